@@ -1,0 +1,45 @@
+# make demo   the main job: a small ablation on real images, its table and its report
+# make test   the unit and end-to-end tests
+# make lint   format, lint, types, import floors
+# Each installs what it needs into .venv first.  PYTHON=python3.12 make demo  takes another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What `make test` and `make lint` install beside the package; CI adds torch, for the parity tests.
+EXTRAS ?= test
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/run.installed
+	$(BIN)/python -m experiments.demo $(ARGS)
+
+test: $(VENV)/$(EXTRAS).installed
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/$(EXTRAS).installed
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/$(EXTRAS).installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --config setup.cfg
+
+format: $(VENV)/$(EXTRAS).installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/run.installed: setup.cfg constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simsiam_jax needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/$(EXTRAS).installed: $(VENV)/run.installed
+	$(PIP) install --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
