@@ -1,0 +1,435 @@
+"""Every setting of the study as frozen dataclasses, and the named recipes that fill them.
+
+A *recipe* is a complete method (heads, optimiser, augmentation); a *preset* only changes size and length, and
+belongs to the launcher that knows the data. `paper.md`'s three readings of the study are the recipes here:
+`paper` is the text of arXiv 2112.02297 and, where the text is silent, its code; `code` is what the code does;
+`reference` is SimSiam's own (Chen and He 2021).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: one line that names the flag or file and the fix.
+
+    Launchers print it alone and exit with code 2; any other exception is a fault of ours and keeps its traceback.
+    """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises `InputError(message)` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How an augmented view is drawn from an image (SimSiam, appendix A).
+
+    The defaults are SimSiam's; `paper.md` section 4 lists them. Probabilities are in 0..1, jitter strengths
+    as torchvision's `ColorJitter` takes them, sigmas in output pixels.
+    """
+
+    image_size: int
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.5
+    jitter_probability: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    greyscale_probability: float = 0.2
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        require(self.image_size >= 1, f"image_size must be at least 1 pixel, not {self.image_size}")
+        for name in ("flip", "jitter", "greyscale", "blur"):
+            value = getattr(self, f"{name}_probability")
+            require(0 <= value <= 1, f"{name}_probability must lie in 0..1, not {value}")
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            require(0 < low <= high, f"{name} must be 0 < low <= high, not {(low, high)}")
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+        require(0 <= self.hue <= 0.5, f"hue must lie in 0..0.5, not {self.hue}")
+
+    @property
+    def blur_kernel(self) -> int:
+        """Width of the Gaussian blur's kernel in pixels, an odd number about a tenth of the image."""
+        return self.image_size // 20 * 2 + 1
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which backbone, and the fields that differ from its defaults (None: the default)."""
+
+    name: str = "resnet18"
+    stem: str | None = "paper32"
+    width: int | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields to hand to `models.create_backbone`."""
+        values = {"stem": self.stem, "width": self.width}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """SimSiam's projector and predictor; dims are output and hidden widths in units."""
+
+    projector_dim: int = 1024
+    projector_layers: int = 3
+    projector_output_norm: Literal["none", "plain", "affine"] = "none"
+    predictor_dim: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("projector_dim", "projector_layers", "predictor_dim"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        require(
+            self.projector_output_norm in ("none", "plain", "affine"),
+            f"projector_output_norm must be none, plain or affine, not {self.projector_output_norm!r}",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser and its schedule.
+
+    `learning_rate` is the peak; with `scale_with_batch` it is multiplied by effective batch / 256, the effective
+    batch being micro-batch × accumulation. `weight_decay` is the coupled (L2) kind, on all parameters.
+    """
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    scale_with_batch: bool = False
+    weight_decay: float = 1e-5
+    momentum: float = 0.9
+    warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "constant"] = "constant"
+
+    def __post_init__(self) -> None:
+        require(self.name in ("adam", "sgd"), f"optimizer must be adam or sgd, not {self.name!r}")
+        require(self.learning_rate > 0, f"--learning_rate must be positive, not {self.learning_rate}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        require(self.warmup_epochs >= 0, f"warmup_epochs must not be negative, got {self.warmup_epochs}")
+        require(
+            self.schedule in ("cosine", "constant"),
+            f"schedule must be cosine or constant, not {self.schedule!r}",
+        )
+
+    def peak_learning_rate(self, effective_batch: int) -> float:
+        """The learning rate at the end of warm-up for this many images per update."""
+        return self.learning_rate * (effective_batch / 256 if self.scale_with_batch else 1.0)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """SimSiam pretraining; batch sizes in images, lengths in epochs."""
+
+    epochs: int = 100
+    micro_batch_size: int = 64
+    accumulation: int = 8
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(scale_with_batch=True, warmup_epochs=5.0, schedule="cosine")
+    )
+    constant_predictor_learning_rate: bool = True
+    knn_every: int = 5
+    max_images: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"--epochs must be at least 1, not {self.epochs}")
+        # Batch statistics of a single image are no statistics.
+        require(self.micro_batch_size >= 2, f"--micro_batch_size must be at least 2, not {self.micro_batch_size}")
+        require(self.accumulation >= 1, f"--accumulation must be at least 1, not {self.accumulation}")
+        require(self.knn_every >= 1, f"knn_every must be at least 1, not {self.knn_every}")
+        require(
+            self.max_images is None or self.max_images >= 1,
+            f"--pretrain_images must be at least 1, not {self.max_images}",
+        )
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per optimiser update."""
+        return self.micro_batch_size * self.accumulation
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What all evaluations share: the labelled images that they may see, and kNN's two numbers."""
+
+    labels_per_class: int | None = None
+    max_validation_images: int | None = None
+    knn_k: int = 200
+    knn_temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        for flag, value in (
+            ("--labels_per_class", self.labels_per_class),
+            ("--validation_images", self.max_validation_images),
+            ("knn_k", self.knn_k),
+        ):
+            require(value is None or value >= 1, f"{flag} must be at least 1, not {value}")
+        require(self.knn_temperature > 0, f"knn_temperature must be positive, not {self.knn_temperature}")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tuning of all weights on the labelled images."""
+
+    epochs: int = 100
+    batch_size: int = 64
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"--finetune_epochs must be at least 1, not {self.epochs}")
+        require(self.batch_size >= 2, f"--finetune_batch_size must be at least 2, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The random images of the second arm (paper.md section 5); `size` in pixels, None: the data set's own."""
+
+    distribution: Literal["uniform", "gaussian"] = "uniform"
+    count: int = 1000
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.distribution in ("uniform", "gaussian"),
+            f"noise distribution must be uniform or gaussian, not {self.distribution!r}",
+        )
+        require(self.count >= 2, f"--noise_images must be at least 2, not {self.count}")
+        require(self.size is None or self.size >= 1, f"--noise_size must be at least 1 pixel, not {self.size}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole of a run but its seed and arm: two equal configs, seeds and arms give equal numbers."""
+
+    dataset: str
+    image_size: int
+    views: ViewSpec
+    finetune_views: ViewSpec
+    recipe: str = "paper"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    noise: NoiseConfig = NoiseConfig()
+
+    def __post_init__(self) -> None:
+        require(self.dtype in ("float32", "bfloat16"), f"--dtype must be float32 or bfloat16, not {self.dtype!r}")
+        require(
+            self.views.image_size == self.finetune_views.image_size == self.image_size,
+            "views and finetune_views must have the config's image_size",
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm of an ablation: a row of its table.
+
+    Attributes:
+      pretrain: `none`, `random_images`, or `in_domain` for the data set's own images without their labels.
+      label: What the table calls it; `{dataset}` stands for the data set's name.
+      paper: The paper's accuracies in percent by split, where it has them.
+    """
+
+    pretrain: Literal["none", "random_images", "in_domain"]
+    label: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    def source(self, dataset: str) -> str:
+        """The name of the data that this arm is pretrained on, or `none`."""
+        return dataset if self.pretrain == "in_domain" else self.pretrain
+
+
+EVALS = ("knn", "linear", "finetune")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run of a launcher: which arms, how often, on what, and where to.
+
+    Attributes:
+      experiment: Name of the launcher, which its results carry.
+      title: Of the report.
+      question: That the report answers.
+      rows: The arms by name, the first being what the others are compared with.
+      config: All settings.
+      seeds: Number of seeds, 0..seeds-1.
+      evals: Which evaluations, of `EVALS`.
+      workdir: Folder of the results.
+      data_dir: Folder of the prepared data.
+      manual_dir: Folder with files that the user fetched, or None.
+      command: That repeats the run.
+      paper_source: Where the rows' paper numbers come from, or None.
+    """
+
+    experiment: str
+    title: str
+    question: str
+    rows: Mapping[str, Row]
+    config: Config
+    seeds: int
+    evals: tuple[str, ...]
+    workdir: Path
+    data_dir: Path
+    manual_dir: Path | None
+    command: str
+    paper_source: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.seeds >= 1, f"--seeds must be at least 1, not {self.seeds}")
+        for name in self.evals:
+            require(name in EVALS, f"--evals: unknown evaluation {name!r}; known: {', '.join(EVALS)}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as nested plain values, tuples as lists: what `json` gives back after a round trip."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def config_hash(values: dict[str, Any]) -> str:
+    """12 hex digits that name a resolved configuration, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings in which two resolved configurations differ, as `pretrain.epochs: 10 -> 20`."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
+    return found
+
+
+def from_dict(cls: Any, values: dict[str, Any]) -> Any:
+    """The dataclass that `to_dict` was given: lists become tuples again, nested dictionaries dataclasses.
+
+    Raises:
+      InputError: For a setting that this version does not know.
+    """
+    fields = {each.name: each for each in dataclasses.fields(cls)}
+    unknown = sorted(values.keys() - fields.keys())
+    require(not unknown, f"unknown settings for {cls.__name__}: {', '.join(unknown)}")
+    arguments = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(fields[name].type) and isinstance(value, dict):
+            arguments[name] = from_dict(fields[name].type, value)
+        else:
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+RECIPES = ("paper", "code", "reference")
+
+
+def recipe_config(
+    recipe: str,
+    *,
+    dataset: str,
+    image_size: int,
+    view_changes: Mapping[str, Any] | None = None,
+    finetune_view_changes: Mapping[str, Any] | None = None,
+) -> Config:
+    """The complete settings of a recipe for a data set.
+
+    Args:
+      recipe: `paper`, `code` or `reference`; the module's docstring tells them apart, paper.md in full.
+      dataset: Name of the data set.
+      image_size: Side of the views in pixels.
+      view_changes: What the data set asks for in place of the recipe's augmentation (no flip for digits, say).
+      finetune_view_changes: The same for fine-tuning.
+    """
+    require(recipe in RECIPES, f"--recipe={recipe}: unknown recipe; known: {', '.join(RECIPES)}")
+    # No blur for small images (paper.md, "Where its code differs", 4).
+    pretrain_views: dict[str, Any] = {"blur_probability": 0.5 if image_size > 32 else 0.0}
+    finetune_views: dict[str, Any] = {
+        "crop_scale": (0.8, 1.2),
+        "jitter_probability": 0.0,
+        "greyscale_probability": 0.0,
+        "blur_probability": 0.0,
+    }
+    config = Config(
+        dataset=dataset,
+        image_size=image_size,
+        views=ViewSpec(image_size, **{**pretrain_views, **(view_changes or {})}),
+        finetune_views=ViewSpec(image_size, **{**finetune_views, **(finetune_view_changes or {})}),
+        recipe=recipe,
+    )
+    if recipe == "code":
+        # Differs from the paper's code: it lowers the rate on a plateau, here it follows a cosine.
+        sgd = OptimizerConfig(name="sgd", learning_rate=1e-2, weight_decay=1e-6, schedule="cosine")
+        return dataclasses.replace(
+            config,
+            head=HeadConfig(projector_output_norm="affine"),
+            finetune=dataclasses.replace(config.finetune, optimizer=sgd),
+        )
+    if recipe == "reference":
+        sgd = OptimizerConfig(
+            name="sgd", learning_rate=0.05, scale_with_batch=True, weight_decay=1e-4, schedule="cosine"
+        )
+        return dataclasses.replace(
+            config,
+            head=HeadConfig(projector_dim=2048, projector_output_norm="plain", predictor_dim=512),
+            pretrain=dataclasses.replace(config.pretrain, optimizer=sgd, micro_batch_size=512, accumulation=1),
+        )
+    return config
+
+
+# The settings that a preset or a flag may change, by the flag's name, and where they live.
+OVERRIDES = {
+    "dtype": "dtype",
+    "backbone": "backbone.name",
+    "stem": "backbone.stem",
+    "width": "backbone.width",
+    "projector_dim": "head.projector_dim",
+    "predictor_dim": "head.predictor_dim",
+    "epochs": "pretrain.epochs",
+    "micro_batch_size": "pretrain.micro_batch_size",
+    "accumulation": "pretrain.accumulation",
+    "learning_rate": "pretrain.optimizer.learning_rate",
+    "knn_every": "pretrain.knn_every",
+    "pretrain_images": "pretrain.max_images",
+    "labels_per_class": "evaluation.labels_per_class",
+    "validation_images": "evaluation.max_validation_images",
+    "finetune_epochs": "finetune.epochs",
+    "finetune_batch_size": "finetune.batch_size",
+    "noise_images": "noise.count",
+    "noise_size": "noise.size",
+}
+
+
+def with_overrides(config: Config, values: Mapping[str, Any]) -> Config:
+    """Replaces settings by the names in `OVERRIDES`; a learning rate given so is the peak, not scaled by the batch."""
+    for name, value in values.items():
+        require(name in OVERRIDES, f"unknown setting {name!r}; known: {', '.join(OVERRIDES)}")
+        config = _replace_at(config, OVERRIDES[name].split("."), value)
+        if name == "learning_rate":
+            config = _replace_at(config, ["pretrain", "optimizer", "scale_with_batch"], False)
+    return config
+
+
+def _replace_at(config: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    return dataclasses.replace(config, **{name: _replace_at(getattr(config, name), rest, value) if rest else value})
