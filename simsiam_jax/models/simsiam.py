@@ -1,0 +1,165 @@
+"""SimSiam's two heads and the network of equation (1)."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, batch_norm
+
+Variables = dict[str, Any]
+
+
+class Projector(nn.Module):
+    """The projection MLP: fully connected layers, each hidden one with batch norm and ReLU.
+
+    Attributes:
+      dim: Width of the hidden layers and of the output.
+      layers: Number of fully connected layers.
+      output_norm: Batch norm on the output: `none` (the paper's text), `affine` (its code: with scale and bias)
+        or `plain` (SimSiam's own: without).
+      dtype: Compute type.
+      axis_name: As in the backbone.
+    """
+
+    dim: int = 1024
+    layers: int = 3
+    output_norm: Literal["none", "plain", "affine"] = "none"
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch features"], train: bool = False) -> Float[Array, "batch dim"]:
+        """Maps features to z."""
+        for layer in range(self.layers):
+            last = layer == self.layers - 1
+            # A bias before a batch norm is subtracted again with the mean.
+            has_norm = not last or self.output_norm != "none"
+            x = nn.Dense(self.dim, use_bias=not has_norm, dtype=self.dtype, name=f"fc{layer + 1}")(x)
+            if has_norm:
+                affine = not last or self.output_norm == "affine"
+                x = batch_norm(
+                    train=train,
+                    dtype=self.dtype,
+                    axis_name=self.axis_name,
+                    affine=affine,
+                    name=f"bn{layer + 1}",
+                )(x)
+            if not last:
+                x = nn.relu(x)
+        return x
+
+
+class Predictor(nn.Module):
+    """The prediction MLP: two layers, the hidden one a bottleneck with batch norm and ReLU, the output plain.
+
+    Attributes:
+      dim: Width of the input and of the output.
+      hidden_dim: Width of the bottleneck, a quarter of `dim` in the paper.
+      dtype: Compute type.
+      axis_name: As in the backbone.
+    """
+
+    dim: int = 1024
+    hidden_dim: int = 256
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "batch dim"], train: bool = False) -> Float[Array, "batch dim"]:
+        """Maps z to p."""
+        x = nn.Dense(self.hidden_dim, use_bias=False, dtype=self.dtype, name="fc1")(z)
+        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
+        return nn.Dense(self.dim, dtype=self.dtype, name="fc2")(nn.relu(x))
+
+
+class SimSiam(nn.Module):
+    """Equation (1): z = projector(backbone(view)), p = predictor(z), for each of two views.
+
+    Attributes:
+      backbone: Maps ([B, H, W, 3], train) to [B, D]; its variables live under `backbone`.
+      projector_dim: Output and hidden width of the projector.
+      projector_layers: Fully connected layers of the projector.
+      projector_output_norm: As in `Projector`.
+      predictor_dim: Hidden width of the predictor.
+      dtype: Compute type of the heads.
+      axis_name: The axis over which the heads' batch statistics are averaged in training.
+    """
+
+    backbone: nn.Module
+    projector_dim: int = 1024
+    projector_layers: int = 3
+    projector_output_norm: Literal["none", "plain", "affine"] = "none"
+    predictor_dim: int = 256
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def setup(self):
+        self.projector = Projector(
+            dim=self.projector_dim,
+            layers=self.projector_layers,
+            output_norm=self.projector_output_norm,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+        self.predictor = Predictor(
+            dim=self.projector_dim, hidden_dim=self.predictor_dim, dtype=self.dtype, axis_name=self.axis_name
+        )
+
+    def branch(
+        self, view: Float[Array, "batch height width 3"], train: bool = False
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch dim"]]:
+        """One view's p and z."""
+        z = self.projector(self.backbone(view, train=train), train=train)
+        return self.predictor(z, train=train), z
+
+    def __call__(
+        self,
+        view1: Float[Array, "batch height width 3"],
+        view2: Float[Array, "batch height width 3"],
+        train: bool = False,
+    ) -> tuple[
+        Float[Array, "batch dim"],
+        Float[Array, "batch dim"],
+        Float[Array, "batch dim"],
+        Float[Array, "batch dim"],
+    ]:
+        """Returns (p1, p2, z1, z2). Each view is normalised by its own batch, as in two forward passes."""
+        p1, z1 = self.branch(view1, train=train)
+        p2, z2 = self.branch(view2, train=train)
+        return p1, p2, z1, z2
+
+
+def train_on_views(
+    model: SimSiam, variables: Variables, view1: jax.Array, view2: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], Variables]:
+    """`model(view1, view2, train=True)` with both views folded into one pass of twice the batch.
+
+    `vmap` over the views keeps their batch statistics apart, and compiles each layer once. The running statistics
+    come back as if view 1 and then view 2 had passed.
+
+    Args:
+      model: The network.
+      variables: Its `params` and `batch_stats`.
+      view1: [B, H, W, 3] float32, normalised.
+      view2: The same for the second view.
+
+    Returns:
+      (p1, p2, z1, z2), each [B, dim], and the updated `batch_stats`.
+    """
+
+    def branch(view):
+        return model.apply(variables, view, train=True, method="branch", mutable=["batch_stats"])
+
+    views = rearrange([view1, view2], "view batch height width channel -> view batch height width channel")
+    (p, z), updated = jax.vmap(branch)(views)
+
+    # With s1 = m s + (1 - m) b1 and s2 = m s + (1 - m) b2, passing b1 and then b2 gives m s1 + (1 - m) b2.
+    def in_turn(old, each):
+        return each[1] + BATCH_NORM_MOMENTUM * (each[0] - old)
+
+    batch_stats = jax.tree.map(in_turn, variables["batch_stats"], updated["batch_stats"])
+    return (p[0], p[1], z[0], z[1]), batch_stats
