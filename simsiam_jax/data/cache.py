@@ -1,0 +1,154 @@
+"""Decoded images on disk as plain arrays: decoded once, then mapped into memory by every run.
+
+A cached split is a folder of `images.npy`, `labels.npy`, `sample_ids.npy` and `split.json`. It is written
+under another name and renamed when complete, so a folder of the right name is whole, whenever its writer was
+killed.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
+
+# Raised when the folder's layout, or the way images are decoded or divided into splits, changes.
+FORMAT = 1
+FINGERPRINT_DIGITS = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """The images of one split with what belongs to them.
+
+    Attributes:
+        images: RGB, 0..255; a memory map when it comes from the cache.
+        labels: class numbers; -1 where an image has none.
+        sample_ids: unique over all splits of a data set, and the same in every run: they seed augmentation.
+        fingerprint: 16 hex digits that change with any image or label.
+    """
+
+    images: UInt8[np.ndarray, "n height width 3"]
+    labels: Int32[np.ndarray, " n"]
+    sample_ids: Int32[np.ndarray, " n"]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Int[np.ndarray, " m"]) -> "ImageSplit":
+        """The images at these positions, in this order, copied into memory."""
+        images, labels = self.images[indices], self.labels[indices]
+        return ImageSplit(np.asarray(images), labels, self.sample_ids[indices], fingerprint(images, labels))
+
+
+def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.ndarray, " n"]) -> str:
+    """16 hex digits of the sha256 over all images, then all labels as little-endian 32-bit numbers."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a file, waiting for whoever has it; it falls with its process."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def open_split(folder: Path) -> ImageSplit | None:
+    """The cached split in `folder`, images memory-mapped; None if there is none or it is damaged.
+
+    Sizes and types are checked, content is not: reading all of it would cost what the cache saves.
+    """
+    try:
+        description = json.loads((folder / "split.json").read_text())
+        if description["format"] != FORMAT:
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+        sample_ids = np.load(folder / "sample_ids.npy")
+        whole = (
+            images.dtype == np.uint8
+            and labels.dtype == sample_ids.dtype == np.int32
+            and list(images.shape) == description["shape"]
+            and labels.shape == sample_ids.shape == images.shape[:1]
+            and len(description["fingerprint"]) == FINGERPRINT_DIGITS
+        )
+        return ImageSplit(images, labels, sample_ids, description["fingerprint"]) if whole else None
+    # What json and NumPy raise for files that are missing, cut short or full of something else.
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
+        return None
+
+
+def write_split(
+    folder: Path,
+    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]],
+    sample_ids: Int32[np.ndarray, " n"],
+) -> None:
+    """Writes a split batch by batch and moves it to `folder`, replacing what is there.
+
+    The caller holds a lock, as what killed writers of this folder left behind is removed.
+
+    Args:
+        folder: of the cached split.
+        batches: images and labels, together as many as `sample_ids`; all images of one size.
+        sample_ids: of all images.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}.incomplete-"
+    for leftover in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        _write_files(temporary, batches, sample_ids)
+        temporary.chmod(0o755)  # mkdtemp's is private; data folders are shared.
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_files(
+    folder: Path,
+    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]],
+    sample_ids: Int32[np.ndarray, " n"],
+) -> None:
+    digest = hashlib.sha256()
+    shape: tuple[int, ...] = ()
+    all_labels = []
+    # Written, not memory-mapped: on a full disk a write raises, where a map kills the process.
+    with (folder / "images.npy").open("wb") as file:
+        for images, labels in batches:
+            if not all_labels:
+                shape = (len(sample_ids), *images.shape[1:])
+                _write_header(file, shape)
+            file.write(np.ascontiguousarray(images).data)
+            digest.update(np.ascontiguousarray(images).data)
+            all_labels.append(labels)
+    labels = np.concatenate(all_labels)
+    if len(labels) != len(sample_ids):
+        raise ValueError(f"{len(labels)} images for {len(sample_ids)} sample ids")
+    digest.update(labels.astype("<i4").tobytes())
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "sample_ids.npy", sample_ids)
+    description = {"format": FORMAT, "shape": shape, "fingerprint": digest.hexdigest()[:FINGERPRINT_DIGITS]}
+    (folder / "split.json").write_text(json.dumps(description))
+    # The rename must not reach the disk before the files do.
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
