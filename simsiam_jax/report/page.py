@@ -1,0 +1,349 @@
+"""One self-contained page, `report/index.html`, from the files that a run leaves, finished or not."""
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from simsiam_jax.config import InputError
+from simsiam_jax.report import figures, tables
+from simsiam_jax.report.figures import Curves
+from simsiam_jax.report.results import EVALS, Experiment, Result, read_experiment, read_log, read_results
+
+PAIRS_FILE = "pairs.npz"
+PICTURES = ("accuracy", "difference", "loss", "knn", "spread", "finetune", "pairs")
+STAGE_NAMES = {"pretrain": "pretraining", "knn": "kNN", "linear": "linear probe", "finetune": "fine-tuning"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: `name` is its file in report/, without the ending."""
+
+    name: str
+    figure: Figure
+    alternative: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One arm's cost: mean seconds a seed by stage, images a second, and what pretraining ended with."""
+
+    label: str
+    position: int
+    seconds: dict[str, float]
+    pretrain_rate: float | None
+    finetune_rate: float | None
+    updates: float | None
+    loss: float | None
+    z_spread: float | None
+
+    @property
+    def total(self) -> float:
+        """Mean seconds a seed over all stages."""
+        return sum(self.seconds.values())
+
+
+def write_report(workdir: Path) -> Path:
+    """Writes report/index.html, report.md, table.csv and the figures as PNG, and returns the page's path.
+
+    All are built before any is put in place: a rebuild that fails leaves the former report.
+
+    Args:
+      workdir: The run's folder, with at least experiment.json.
+
+    Raises:
+      InputError: The folder holds no run, a file in it is damaged, or it cannot be written.
+    """
+    workdir = Path(workdir)
+    experiment = read_experiment(workdir)
+    results = read_results(workdir)
+    files = build_report(workdir, experiment, results)
+    try:
+        return _put_in_place(files, workdir)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: the report cannot be written ({error.strerror})") from None
+
+
+def build_report(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> dict[str, bytes]:
+    """The report's files by name, index.html last.
+
+    Args:
+      workdir: Where the logs and pairs.npz are.
+      experiment: From experiment.json.
+      results: From results.jsonl.
+    """
+    table = tables.summarise(results, experiment)
+    pretraining, bad_pretraining = _read_curves(workdir, experiment, "pretrain")
+    finetuning, bad_finetuning = _read_curves(workdir, experiment, "finetune")
+    notes = bad_pretraining + bad_finetuning
+    pairs = None
+    try:
+        pairs = _pairs_picture(workdir)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        notes.append(f"{PAIRS_FILE} cannot be read; the augmented pairs are left out")
+    outcome = _outcome_pictures(table)
+    curves = _curve_pictures(pretraining, finetuning)
+    pictures = [*outcome, *curves, *([pairs] if pairs else [])]
+    context = {
+        "experiment": experiment,
+        "table": table,
+        "tables": tables,
+        "heading": tables.COLUMNS,
+        "outcome": outcome,
+        "curves": curves,
+        "pairs": pairs,
+        "timings": _timings(results, experiment, pretraining, finetuning),
+        "stages": [stage for stage in EVALS if any(result.eval == stage for result in results)],
+        "stage_names": STAGE_NAMES,
+        "settings": flatten(experiment.config),
+        "data": {split: flat_values(values) for split, values in experiment.data.items()},
+        "provenance": _provenance(results),
+        "number": number_text,
+        "notes": notes,
+        "duration": duration,
+        "drawing": {picture.name: figures.themed_svg(picture.figure, picture.name) for picture in pictures},
+        "theme": {"light": figures.css_variables(False), "dark": figures.css_variables(True)},
+    }
+    files = {f"{picture.name}.png": figures.png(picture.figure) for picture in pictures}
+    files["table.csv"] = tables.to_csv(table).encode()
+    files["report.md"] = _markdown(experiment, table, context["timings"], pictures, context["provenance"]).encode()
+    files["index.html"] = _template("page.html").render(context).encode()
+    return files
+
+
+def flatten(config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """A nested configuration as groups of settings: the top level's own under "", each nested one by its name.
+
+    Args:
+      config: Nested plain values; the names of deeper levels are joined by dots.
+    """
+    groups: dict[str, dict[str, str]] = {"": {}}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            groups[name] = flat_values(value)
+        else:
+            groups[""][name] = _value_text(value)
+    return {name: values for name, values in groups.items() if values}
+
+
+def flat_values(values: Any, prefix: str = "") -> dict[str, str]:
+    """Nested values as one level, names joined by dots."""
+    if not isinstance(values, dict):
+        return {prefix or "value": _value_text(values)}
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        path = f"{prefix}.{name}" if prefix else str(name)
+        flat |= flat_values(value, path) if isinstance(value, dict) and value else {path: _value_text(value)}
+    return flat
+
+
+def duration(seconds: float | int) -> str:
+    """`48 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def number_text(form: str, value: float | int | None) -> str:
+    """A number in a `str.format` form with a true minus, or a dash."""
+    return tables.NOTHING if value is None else form.format(value).replace("-", "−")
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "default"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value_text, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[list[Curves], list[str]]:
+    arms, notes = [], []
+    for position, arm in enumerate(experiment.arms):
+        seeds: dict[int, list[dict[str, Any]]] = {}
+        for folder in (workdir / arm.name).glob("seed-*"):
+            number = folder.name.removeprefix("seed-")
+            path = folder / stage / "metrics.jsonl"
+            records, unreadable = read_log(path)
+            if number.isdigit() and records:
+                seeds[int(number)] = records
+            if unreadable:
+                lines = "1 unreadable line" if unreadable == 1 else f"{unreadable} unreadable lines"
+                notes.append(f"{arm.name}/{folder.name}/{stage}/metrics.jsonl: {lines} left out")
+        arms.append(Curves(arm.label, position, dict(sorted(seeds.items()))))
+    return arms, notes
+
+
+def _outcome_pictures(table: tables.Table) -> list[Picture]:
+    candidates = [
+        ("accuracy", figures.accuracy_points(table), "Test accuracy of every arm and seed",
+         "A dot is a seed, the stroke their mean; thin lines join the same seed through the arms."),
+        ("difference", figures.difference_intervals(table), "Paired differences to the first arm with intervals",
+         "Filled where the interval leaves zero out, hollow where it does not."),
+    ]  # fmt: skip
+    return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
+
+
+def _curve_pictures(pretraining: Sequence[Curves], finetuning: Sequence[Curves]) -> list[Picture]:
+    band = "Mean over seeds; the band reaches from the lowest to the highest seed."
+    candidates = [
+        ("loss", figures.loss_curves(pretraining), "Pretraining loss by epoch", f"{band} −1 is perfect agreement."),
+        ("knn", figures.knn_curves(pretraining), "kNN accuracy by epoch of pretraining", band),
+        ("spread", figures.spread_curves(pretraining), "Spread of z by epoch", f"{band} A fall to 0 is collapse."),
+        ("finetune", figures.finetune_curves(finetuning), "Validation accuracy by epoch of fine-tuning", band),
+    ]
+    return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
+
+
+def _pairs_picture(workdir: Path) -> Picture | None:
+    path = workdir / PAIRS_FILE
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        originals, view1, view2 = arrays["originals"], arrays["view1"], arrays["view2"]
+    same = originals.ndim == view1.ndim == view2.ndim == 4 and len(originals) == len(view1) == len(view2) > 0
+    if not same or originals.dtype != np.uint8 or {images.shape[-1] for images in (originals, view1, view2)} != {3}:
+        raise ValueError("these are no pairs of images")
+    return Picture(
+        "pairs",
+        figures.augmented_pairs(originals, view1.astype(np.float32), view2.astype(np.float32)),
+        "Images beside their two augmented views",
+        "What pretraining compares: the network is to give both views of an image the same representation.",
+    )
+
+
+def _timings(
+    results: Sequence[Result], experiment: Experiment, pretraining: Sequence[Curves], finetuning: Sequence[Curves]
+) -> list[Timing]:
+    timings = []
+    for position, arm in enumerate(experiment.arms):
+        mine = [result for result in results if result.arm == arm.name]
+        # All lines of a unit carry the unit's time.
+        units = {(result.eval, result.seed): float(result.seconds) for result in mine}
+        seconds = {
+            stage: statistics.fmean(times)
+            for stage in EVALS
+            if (times := [time for (name, _), time in units.items() if name == stage])
+        }
+        ended = {result.seed: result.metrics for result in mine if result.eval == "pretrain"}
+        if seconds:
+            timings.append(
+                Timing(
+                    label=arm.label,
+                    position=position,
+                    seconds=seconds,
+                    pretrain_rate=_rate(pretraining[position]) or _mean_metric(ended, "images_per_second"),
+                    finetune_rate=_rate(finetuning[position]),
+                    updates=_mean_metric(ended, "updates"),
+                    loss=_mean_metric(ended, "loss"),
+                    z_spread=_mean_metric(ended, "z_spread"),
+                )
+            )
+    return timings
+
+
+def _rate(curves: Curves) -> float | None:
+    """Median images a second over epochs and seeds: the first epoch's compilation does not move it."""
+    rates = [rate for values in curves.by_epoch("images_per_second").values() for rate in values]
+    return statistics.median(rates) if rates else None
+
+
+def _mean_metric(by_seed: dict[int, dict[str, float | int]], name: str) -> float | None:
+    values = [metrics[name] for metrics in by_seed.values() if name in metrics]
+    return statistics.fmean(values) if values else None
+
+
+def _provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    """Where the numbers were measured: each distinct value, for a run may be continued elsewhere."""
+    versions: dict[str, list[str]] = {}
+    for result in results:
+        for package, version in result.versions.items():
+            versions.setdefault(package, []).append(version)
+    machine = {
+        "device": [result.device for result in results],
+        "backbone": [result.backbone for result in results],
+        "git revision": [result.git_revision for result in results],
+        "configuration": [result.config_hash for result in results],
+    }
+    groups = {"where and what": machine, "versions": versions}
+    return {
+        group: {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+        for group, found in groups.items()
+        if any(found.values())
+    }
+
+
+def _markdown(
+    experiment: Experiment,
+    table: tables.Table,
+    timings: Sequence[Timing],
+    pictures: Sequence[Picture],
+    provenance: dict[str, dict[str, str]],
+) -> str:
+    """The page's essence for a README or an issue; the settings are in experiment.json."""
+    escape = tables.escape_markdown
+    parts = [f"# {escape(experiment.title)}", escape(experiment.question), tables.to_markdown(table).rstrip()]
+    parts += [f"![{picture.alternative}]({picture.name}.png)" for picture in pictures]
+    if timings:
+        stages = [stage for stage in EVALS if any(stage in timing.seconds for timing in timings)]
+        lines = ["| mean time a seed | " + " | ".join(STAGE_NAMES[stage] for stage in stages) + " | sum |"]
+        lines.append("|---" + "|---:" * (len(stages) + 1) + "|")
+        for timing in timings:
+            cells = [duration(timing.seconds[stage]) if stage in timing.seconds else tables.NOTHING for stage in stages]
+            lines.append("| " + " | ".join([escape(timing.label), *cells, duration(timing.total)]) + " |")
+        parts.append("\n".join(lines))
+    # A fence of tildes longer than any in the command: user text cannot close it.
+    fence = "~" * (3 + experiment.command.count("~"))
+    parts.append(f"{fence}\n{experiment.command}\n{fence}")
+    parts += [
+        "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in values.items())
+        for values in provenance.values()
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # A number stays in one line with its spread and its unit.
+    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    return environment.get_template(name)
+
+
+def _put_in_place(files: dict[str, bytes], workdir: Path) -> Path:
+    """Writes every file beside the report, then renames them one by one, the page last."""
+    report = workdir / "report"
+    report.mkdir(exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=report))
+    try:
+        for name, content in files.items():
+            (building / name).write_bytes(content)
+        for name in files:
+            os.replace(building / name, report / name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for name in PICTURES:
+        if f"{name}.png" not in files:  # of an earlier state of the run
+            (report / f"{name}.png").unlink(missing_ok=True)
+    return report / "index.html"

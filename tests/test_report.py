@@ -1,0 +1,408 @@
+"""The report's numbers are those of the result lines, and the page stands on its own."""
+
+import csv
+import dataclasses
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_results import make_result
+
+from simsiam_jax.config import InputError
+from simsiam_jax.report import figures, page, tables
+from simsiam_jax.report.results import Arm, Experiment, append_results
+
+FINETUNE, LINEAR, KNN = ("finetune", "test"), ("linear", "test"), ("knn", "test")
+
+
+def make_experiment(arms=("none", "own"), evals=("finetune",), **changes):
+    fields = {
+        "experiment": "demo",
+        "title": "Digits",
+        "question": "Does it help?",
+        "dataset": "digits",
+        "command": "python -m experiments.demo",
+        "arms": tuple(arm if isinstance(arm, Arm) else Arm(arm, arm) for arm in arms),
+        "evals": evals,
+        "config": {"recipe": "paper", "pretrain": {"epochs": 3, "optimizer": {"name": "adam"}}},
+        "data": {"train": {"images": 12, "fingerprint": "abc123"}},
+    }
+    return Experiment(**fields | changes)
+
+
+def scores(arm, values, **changes):
+    return [make_result(seed, arm, metrics={"top1": value}, **changes) for seed, value in enumerate(values)]
+
+
+def write_run(workdir, experiment, results, logs=True):
+    (workdir / "experiment.json").write_text(json.dumps(dataclasses.asdict(experiment)))
+    append_results(workdir, results)
+    for arm in experiment.arms if logs else ():
+        for stage, values in (
+            ("pretrain", {"loss": -0.9, "heldout_loss": -0.8, "z_spread": 0.9, "knn_top1": 0.5}),
+            ("finetune", {"loss": 0.5, "validation_top1": 0.7}),
+        ):
+            folder = workdir / arm.name / "seed-0" / stage
+            folder.mkdir(parents=True)
+            lines = [{"epoch": epoch, "images_per_second": 100.0 * epoch, **values} for epoch in (1, 2, 3)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_mean_and_sample_deviation_are_those_computed_by_hand():
+    # 70, 72, 77: mean 73; squared deviations 9 + 1 + 16 = 26, over n - 1 = 2: 13.
+    table = tables.summarise(scores("none", [0.70, 0.72, 0.77]), make_experiment())
+    score = table.rows[0].scores[FINETUNE]
+    assert score.mean == pytest.approx(73)
+    assert score.std == pytest.approx(13**0.5)
+    assert tables.score_text(score, table.seeds) == "73.00 ± 3.61"
+
+
+def test_paired_difference_and_interval_are_those_computed_by_hand():
+    results = scores("none", [0.70, 0.72, 0.77]) + scores("own", [0.73, 0.76, 0.79])
+    difference = tables.summarise(results, make_experiment()).rows[1].differences[FINETUNE]
+    # Differences 3, 4, 2: mean 3, standard deviation 1; t(0.975, 2) = 4.302653 from the printed tables, / sqrt 3.
+    assert (difference.mean, difference.n) == (pytest.approx(3), 3)
+    assert difference.std == pytest.approx(1)
+    assert difference.low == pytest.approx(3 - 4.302653 / 3**0.5, abs=1e-5)
+    assert difference.high == pytest.approx(3 + 4.302653 / 3**0.5, abs=1e-5)
+
+
+def test_a_difference_pairs_common_seeds_only():
+    results = [
+        *scores("none", [0.5, 0.6, 0.7]),
+        make_result(1, "own", metrics={"top1": 0.62}),
+        make_result(2, "own", metrics={"top1": 0.74}),
+        make_result(9, "own", metrics={"top1": 0.99}),
+    ]
+    table = tables.summarise(results, make_experiment())
+    difference = table.rows[1].differences[FINETUNE]
+    assert (difference.mean, difference.n) == (pytest.approx(3), 2)  # (62 - 60, 74 - 70), without seeds 0 and 9
+    assert table.seeds == (0, 1, 2, 9)
+    assert "(3 seeds)" in tables.to_markdown(table)
+
+
+def test_arms_without_a_common_seed_have_no_difference():
+    results = [make_result(0, "none"), make_result(1, "own")]
+    table = tables.summarise(results, make_experiment())
+    assert table.rows[1].differences == {}
+    assert table.verdicts[0].outcome == "missing"
+
+
+def test_a_repeated_unit_counts_once_with_its_later_line():
+    results = [make_result(0, metrics={"top1": 0.1}), make_result(0, metrics={"top1": 0.9})]
+    table = tables.summarise(results, make_experiment())
+    assert table.rows[0].scores[FINETUNE].by_seed == {0: pytest.approx(90)}
+    assert (table.units_done, table.units_expected) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "outcome", "change", "interval", "conclusion"),
+    [
+        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00", "95 % interval +0.52 to +5.48, 3 seeds", "it helped"),
+        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00", "95 % interval −5.48 to −0.52, 3 seeds", "it hurt"),
+        ([0.71, 0.72, 0.76], "open", "0.00 ± 1.00", "95 % interval −2.48 to +2.48, 3 seeds",
+         "no difference that 3 seeds can show"),
+        ([0.90], "open", "+20.00", "1 seed, no interval", "one seed cannot tell"),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_from_the_interval(own, outcome, change, interval, conclusion):
+    results = scores("none", [0.70, 0.72, 0.77]) + scores("own", own)
+    (verdict,) = tables.summarise(results, make_experiment()).verdicts
+    assert verdict.outcome == outcome
+    words = f"“own” changed fine-tuned test accuracy by {change} points against “none” ({interval}): {conclusion}."
+    assert str(verdict) == words
+
+
+def test_every_other_arm_gets_a_verdict_for_each_evaluation():
+    experiment = make_experiment(("none", "noise", "own"), ("knn", "linear", "finetune"))
+    table = tables.summarise([], experiment)
+    assert {(verdict.arm, verdict.eval) for verdict in table.verdicts} == {
+        (arm, name) for arm in ("noise", "own") for name in ("knn", "linear", "finetune")
+    }
+    assert table.columns == (("finetune", "validation"), FINETUNE, LINEAR, KNN)
+
+
+def test_only_an_arm_clearly_above_all_others_is_emphasised():
+    base = scores("none", [0.70, 0.72, 0.77])
+    clear = base + scores("own", [0.73, 0.76, 0.79])
+    assert tables.summarise(clear, make_experiment()).best == {FINETUNE: "own"}
+    assert tables.summarise(base + scores("own", [0.71, 0.73, 0.76]), make_experiment()).best == {}
+    rival = clear + scores("noise", [0.74, 0.75, 0.79])  # as good as "own": neither is best
+    assert tables.summarise(rival, make_experiment(("none", "own", "noise"))).best == {}
+    worse = base + scores("own", [0.67, 0.68, 0.75])
+    assert tables.summarise(worse, make_experiment()).best == {FINETUNE: "none"}
+
+
+def test_the_csv_holds_every_number_in_full():
+    results = scores("none", [0.70, 0.72, 0.77]) + scores("own", [0.73, 0.76, 0.79])
+    experiment = make_experiment((Arm("none", "none", {"test": 75.23}), "own"), paper_source="Table 1")
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.summarise(results, experiment)))))
+    by_place = {(row["arm"], row["eval"], row["split"]): row for row in rows}
+    own = by_place["own", "finetune", "test"]
+    assert float(own["mean"]) == pytest.approx(76)
+    assert float(own["difference"]) == pytest.approx(3)
+    assert float(own["difference_low"]) == pytest.approx(3 - 4.302653 / 3**0.5, abs=1e-5)
+    assert by_place["none", "finetune", "test"]["paper_other_data"] == "75.23"
+    assert by_place["none", "finetune", "validation"]["mean"] == ""
+
+
+def test_the_terminal_table_fits_eighty_columns_and_keeps_labels_as_text():
+    arms = (Arm("none", "[red]no pretraining[/red] at all, a long name", {"test": 75.23, "validation": 75.68}), "own")
+    experiment = make_experiment(arms, ("knn", "linear", "finetune"), paper_source="arXiv 2112.02297, Table 1")
+    results = [
+        result
+        for name, split in tables.COLUMNS
+        for arm, values in (("none", [0.70, 0.72, 0.77]), ("own", [0.73, 0.76]))
+        for result in scores(arm, values, eval=name, split=split)
+    ]
+    file = io.StringIO()
+    Console(file=file, width=80).print(tables.format_terminal(tables.summarise(results, experiment)))
+    text = file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("73.00 ± 3.61") == 4
+    assert "[red]" in text
+    assert "75.23" in text
+    assert "on other data: arXiv 2112.02297, Table 1" in text
+
+
+def test_the_markdown_table_keeps_its_columns_whatever_an_arm_is_called():
+    experiment = make_experiment(("none", Arm("own", "a|b\n<b>*c*")))
+    results = scores("none", [0.70, 0.72]) + scores("own", [0.73, 0.76])
+    lines = tables.to_markdown(tables.summarise(results, experiment)).splitlines()
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]]
+    assert len(set(bars)) == 1
+    assert r"a\|b &lt;b>\*c\*" in lines[3]
+
+
+def test_curves_average_the_seeds_of_an_epoch_and_count_a_repeated_epoch_once():
+    logs = {
+        0: [{"epoch": 1, "loss": -0.2}, {"epoch": 2, "loss": -0.4}, {"epoch": 2, "loss": -0.6}],
+        1: [{"epoch": 1, "loss": -0.4}, {"epoch": 2, "loss": float("nan")}],
+    }
+    figure = figures.loss_curves([figures.Curves("own", 2, logs)])
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 2]
+    assert list(line.get_ydata()) == [pytest.approx(-0.3), pytest.approx(-0.6)]
+    assert line.get_color() == figures.THEME["arm-2"][0]
+
+
+def test_an_arm_keeps_its_colour_in_every_figure():
+    results = scores("none", [0.70, 0.72, 0.77]) + scores("own", [0.73, 0.76, 0.79])
+    table = tables.summarise(results, make_experiment())
+    logs = [
+        figures.Curves(
+            "own", 1, {0: [{"epoch": 1, "loss": 0.1, "z_spread": 1, "knn_top1": 0.5, "validation_top1": 0.5}]}
+        )
+    ]
+    drawn = [
+        figures.accuracy_points(table),
+        figures.difference_intervals(table),
+        figures.loss_curves(logs),
+        figures.knn_curves(logs),
+        figures.spread_curves(logs),
+        figures.finetune_curves(logs),
+    ]
+    for figure in drawn:
+        assert figures.THEME["arm-1"][0] in {line.get_color() for line in figure.axes[0].lines}
+
+
+def test_figures_without_anything_to_draw_are_left_out():
+    empty = [figures.Curves("none", 0, {})]
+    table = tables.summarise([], make_experiment())
+    assert figures.loss_curves(empty) is figures.knn_curves(empty) is figures.finetune_curves(empty) is None
+    assert figures.spread_curves(empty) is figures.accuracy_points(table) is figures.difference_intervals(table) is None
+
+
+def test_the_sheet_shows_the_pairs_themselves():
+    images = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+    view = np.linspace(0, 1, 3 * 2 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
+    figure = figures.augmented_pairs(images, view, 1 - view, limit=2)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 6
+    np.testing.assert_array_equal(shown[0], images[0])
+    np.testing.assert_allclose(shown[4], view[1])
+    np.testing.assert_allclose(shown[5], 1 - view[1])
+
+
+def test_a_drawing_follows_the_pages_theme():
+    results = scores("none", [0.70, 0.72, 0.77]) + scores("own", [0.73, 0.76, 0.79])
+    drawing = figures.themed_svg(figures.accuracy_points(tables.summarise(results, make_experiment())), "accuracy")
+    colours = set(re.findall(r"#[0-9a-fA-F]{6}\b", drawing))
+    assert colours == set()
+    assert {"ink", "muted", "arm-0", "arm-1"} <= set(re.findall(r"var\(--([\w-]+)\)", drawing))
+    ids = set(re.findall(r'\bid="([^"]+)"', drawing))
+    assert all(name.startswith("accuracy-") for name in ids)
+    assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", drawing)) <= ids
+
+
+class Addresses(html.parser.HTMLParser):
+    """Collects what the page would fetch or link to, its elements and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses, self.tags, self.text = [], set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name.split(":")[-1] in ("src", "href", "action", "srcset")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read_page(path):
+    parsed = Addresses()
+    parsed.feed(path.read_text())
+    return parsed
+
+
+def full_run(workdir, logs=True, **changes):
+    experiment = make_experiment(("none", "own"), ("knn", "finetune"), **changes)
+    results = [
+        *scores("none", [0.70, 0.72, 0.77]),
+        *scores("own", [0.73, 0.76, 0.79]),
+        *scores("none", [0.5, 0.5, 0.6], eval="knn"),
+        *scores("own", [0.6, 0.7, 0.7], eval="knn"),
+        make_result(0, "own", eval="pretrain", split="train", seconds=100, metrics={"loss": -0.93, "updates": 540}),
+    ]
+    write_run(workdir, experiment, results, logs)
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(workdir / "pairs.npz", originals=images, view1=images / np.float32(1), view2=images / np.float32(1))
+
+
+def test_the_report_is_one_page_that_asks_nothing_of_the_network(tmp_path):
+    full_run(tmp_path)
+    path = page.write_report(tmp_path)
+    assert path == tmp_path / "report" / "index.html"
+    parsed = read_page(path)
+    assert parsed.addresses  # the figures' own glyphs
+    assert all(address.startswith(("#", "data:")) for address in parsed.addresses)
+    assert not parsed.tags & {"script", "link", "iframe", "object"}
+    text = path.read_text()
+    assert "http:" not in text
+    assert "https:" not in text
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert {file.name for file in path.parent.iterdir()} == {
+        "index.html", "report.md", "table.csv", *(f"{name}.png" for name in page.PICTURES),
+    }  # fmt: skip
+
+
+def test_the_page_says_what_was_measured_and_how(tmp_path):
+    full_run(tmp_path)
+    text = read_page(page.write_report(tmp_path)).text.replace("\u00a0", " ")
+    for words in (
+        "Does it help?",
+        "changed fine-tuned test accuracy by +3.00 ± 1.00 points against “none” (95 % interval +0.52 to +5.48",
+        "all 12 evaluations done",
+        "73.00 ± 3.61",
+        "python -m experiments.demo",
+        "optimizer.name",
+        "abc123",
+        "2 CPU cores",
+        "3.11.2",
+        "1 min 40 s",
+        "540",
+        "−0.930",
+    ):
+        assert words in text, words
+
+
+def test_user_text_stays_text(tmp_path):
+    evil = '<script>alert("x")</script><img src=http://a.b/c>$x$ & _y'
+    arms = (Arm("none", "none"), Arm("own", evil))
+    experiment = make_experiment(arms, title=evil, question=evil, command=evil, config={evil: evil, "group": {evil: 1}},
+                                 data={evil: {evil: evil}}, dataset=evil, paper_source=evil)  # fmt: skip
+    results = scores("none", [0.7, 0.8]) + scores("own", [0.8, 0.8], device=evil)
+    write_run(tmp_path, experiment, results)
+    parsed = read_page(page.write_report(tmp_path))
+    assert not parsed.tags & {"script", "img"}
+    assert all(address.startswith(("#", "data:")) for address in parsed.addresses)
+    assert parsed.text.count('<script>alert("x")</script>') >= 8
+    assert "<script" not in (tmp_path / "report" / "report.md").read_text().split("~~~")[0]
+
+
+def test_an_unfinished_run_says_how_much_is_done(tmp_path):
+    experiment = make_experiment(("none", "own"), ("knn", "finetune"), seeds=(0, 1, 2))
+    write_run(tmp_path, experiment, scores("none", [0.7]), logs=False)
+    text = read_page(page.write_report(tmp_path)).text
+    assert "This run is not finished: 1 of 12 evaluations done." in text
+    assert "Augmented pairs" not in text
+    assert "kNN, test" in text
+
+
+def test_a_run_without_any_result_still_gives_a_page(tmp_path):
+    write_run(tmp_path, make_experiment(), [], logs=False)
+    assert "Nothing has been measured yet." in read_page(page.write_report(tmp_path)).text
+
+
+def test_damaged_extras_are_named_and_left_out(tmp_path):
+    full_run(tmp_path)
+    (tmp_path / "pairs.npz").write_bytes(b"no archive")
+    with open(tmp_path / "own" / "seed-0" / "pretrain" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "lo')
+    text = read_page(page.write_report(tmp_path)).text
+    assert "pairs.npz cannot be read" in text
+    assert "own/seed-0/pretrain/metrics.jsonl: 1 unreadable line left out" in text
+    assert not (tmp_path / "report" / "pairs.png").exists()
+
+
+def test_a_rebuild_that_fails_leaves_the_former_report(tmp_path, monkeypatch):
+    full_run(tmp_path, logs=False)
+    report = page.write_report(tmp_path).parent
+    before = {file.name: file.read_bytes() for file in report.iterdir()}
+    append_results(tmp_path, scores("own", [0.1, 0.1, 0.1]))
+
+    def fail(table):
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr(tables, "to_csv", fail)
+    with pytest.raises(RuntimeError, match="half-way"):
+        page.write_report(tmp_path)
+    assert {file.name: file.read_bytes() for file in report.iterdir()} == before
+    monkeypatch.undo()
+    page.write_report(tmp_path)
+    assert (report / "table.csv").read_bytes() != before["table.csv"]
+
+
+def test_a_rebuild_drops_the_pictures_that_no_longer_hold(tmp_path):
+    full_run(tmp_path, logs=False)
+    report = page.write_report(tmp_path).parent
+    (tmp_path / "pairs.npz").unlink()
+    (report / "mine.png").write_bytes(b"a user's own")
+    page.write_report(tmp_path)
+    assert not (report / "pairs.png").exists()
+    assert (report / "mine.png").exists()
+
+
+def test_equal_runs_give_equal_reports(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        full_run(folder)
+    first, second = (page.write_report(folder).read_bytes() for folder in folders)
+    assert first == second
+
+
+def test_an_empty_workdir_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match=r"holds no experiment\.json") as caught:
+        page.write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path):
+    full_run(tmp_path, logs=False)
+    (tmp_path / "report").write_text("a file in the way")
+    with pytest.raises(InputError, match=r"--workdir=.*the report cannot be written"):
+        page.write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.24, "3.2 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
+def test_durations_read_as_people_say_them(seconds, words):
+    assert page.duration(seconds) == words
