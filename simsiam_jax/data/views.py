@@ -1,0 +1,181 @@
+"""Augmented views of uint8 images, each a function of (seed, epoch, sample id, view).
+
+No random state is carried along: a sample draws the same numbers whatever its batch, its place in it or the
+device, so a resumed run, another batch size and every arm of an ablation see the same views. Compiled for a
+CPU, the pixels are bit-equal in any batch; between devices, or outside `jax.jit`, they agree to rounding.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
+
+from simsiam_jax.config import ViewSpec, require
+from simsiam_jax.data import augment
+
+Scalar = int | np.integer | Integer[Array, ""]
+"""A seed, epoch or view: given to Python, or traced inside a compiled step."""
+
+# Every view draws all its numbers in one call, and the same ones whatever the settings: switching an
+# operation off leaves the others' as they were.
+_CROP = slice(0, augment.CROP_NUMBERS)
+_FLIP, _JITTER, _GREYSCALE, _BLUR, _SIGMA = range(augment.CROP_NUMBERS, augment.CROP_NUMBERS + 5)
+_FACTORS = slice(_SIGMA + 1, _SIGMA + 5)
+_NUMBERS = _FACTORS.stop
+
+# The order of the colour operations belongs to no sample; it is what a sample of this id would draw.
+_NO_SAMPLE = 2**32 - 1
+
+_COLOUR_OPERATIONS = (
+    augment.adjust_brightness,
+    augment.adjust_contrast,
+    augment.adjust_saturation,
+    augment.adjust_hue,
+)
+
+
+def two_views(
+    images: UInt8[Array | np.ndarray, "batch height width 3"],
+    sample_ids: Integer[Array | np.ndarray, "batch"],
+    *,
+    seed: Scalar,
+    epoch: Scalar,
+    spec: ViewSpec,
+) -> tuple[Float[Array, "batch size size 3"], Float[Array, "batch size size 3"]]:
+    """The two augmented views x1, x2 of each image (arXiv 2112.02297, section 2; SimSiam, appendix A).
+
+    Args:
+        images: 0..255, of any one size.
+        sample_ids: The images' numbers in their data set, 0..2**32 - 2.
+        seed: Of the run.
+        epoch: Of the pass over the data.
+        spec: How a view is drawn; static under `jax.jit`.
+
+    Returns:
+        Normalised float32 images, height and width `spec.image_size`.
+    """
+    view1 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=0, spec=spec)
+    view2 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=1, spec=spec)
+    return view1, view2
+
+
+def augmented_view(
+    images: UInt8[Array | np.ndarray, "batch height width 3"],
+    sample_ids: Integer[Array | np.ndarray, "batch"],
+    *,
+    seed: Scalar,
+    epoch: Scalar,
+    view: Scalar,
+    spec: ViewSpec,
+) -> Float[Array, "batch size size 3"]:
+    """One augmented view of each image: crop, colour jitter, greyscale, blur, flip, normalise.
+
+    An operation of probability or strength 0 is left out when the function is traced and costs nothing. The
+    flip is part of the crop's column filter: the operations between, the blur's symmetric kernel included, do
+    the same to a mirrored image, so only rounding differs.
+
+    Differs from torchvision: the order of the colour operations is drawn for each (seed, epoch, view) and
+    shared by its samples, not for each image (`augment.colour_jitter` says why); and pixels are not rounded
+    to grey levels between the operations.
+
+    Args:
+        images: 0..255, of any one size.
+        sample_ids: The images' numbers in their data set, 0..2**32 - 2.
+        seed: Of the run.
+        epoch: Of the pass over the data.
+        view: 0 or 1; fine-tuning, which needs one, uses 0.
+        spec: How a view is drawn; static under `jax.jit`.
+
+    Returns:
+        Normalised float32 images, height and width `spec.image_size`.
+    """
+    _, height, width, _ = images.shape
+    key = _epoch_key(seed, epoch)
+    numbers = _sample_numbers(key, sample_ids, view)
+    boxes = augment.crop_boxes(
+        numbers[:, _CROP], height=height, width=width, scale=spec.crop_scale, ratio=spec.crop_ratio
+    )
+    flips = numbers[:, _FLIP] < spec.flip_probability
+    result = augment.crop_and_resize(_unit_range(images), boxes, flips, spec.image_size)
+
+    strengths = (spec.brightness, spec.contrast, spec.saturation, spec.hue)
+    if spec.jitter_probability > 0 and any(strengths):
+        active = [index for index, strength in enumerate(strengths) if strength > 0]
+        jittered = augment.colour_jitter(
+            result,
+            [_COLOUR_OPERATIONS[index] for index in active],
+            _colour_factors(numbers[:, _FACTORS], spec)[:, np.array(active)],
+            _colour_order(key, view, active),
+        )
+        result = _choose(numbers[:, _JITTER] < spec.jitter_probability, jittered, result)
+    if spec.greyscale_probability > 0:
+        grey = augment.greyscale(result)
+        result = _choose(numbers[:, _GREYSCALE] < spec.greyscale_probability, grey, result)
+    if spec.blur_probability > 0 and spec.blur_kernel > 1:
+        low, high = spec.blur_sigma
+        sigma = low + (high - low) * numbers[:, _SIGMA]
+        blurred = augment.gaussian_blur(result, sigma, spec.blur_kernel)
+        result = _choose(numbers[:, _BLUR] < spec.blur_probability, blurred, result)
+    return augment.normalise(result, spec.mean, spec.std)
+
+
+def evaluation_view(
+    images: UInt8[Array | np.ndarray, "batch height width 3"], *, spec: ViewSpec
+) -> Float[Array, "batch size size 3"]:
+    """The images as evaluation sees them: shorter side resized to `image_size`, centre cropped, normalised.
+
+    Args:
+        images: 0..255, of any one size.
+        spec: Of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
+    """
+    result = augment.resize_and_centre_crop(_unit_range(images), spec.image_size)
+    return augment.normalise(result, spec.mean, spec.std)
+
+
+def unnormalise(
+    images: Float[Array | np.ndarray, "batch height width 3"], spec: ViewSpec
+) -> Float[Array, "batch height width 3"]:
+    """Undoes a view's normalisation, to draw it: float32 in 0..1."""
+    return jnp.clip(images * jnp.array(spec.std) + jnp.array(spec.mean), 0.0, 1.0)
+
+
+def _unit_range(images: Array | np.ndarray) -> Float[Array, "batch height width 3"]:
+    # Images already in 0..1 would come out black, and nothing later would tell.
+    require(images.dtype == np.uint8, f"images must be uint8 in 0..255, not {images.dtype}")
+    return jnp.asarray(images).astype(jnp.float32) / 255
+
+
+def _choose(chosen: Bool[Array, "batch"], changed: Array, unchanged: Array) -> Array:
+    return jnp.where(chosen[:, None, None, None], changed, unchanged)
+
+
+def _epoch_key(seed: Scalar, epoch: Scalar) -> Key[Array, ""]:
+    # Named, because under jax's other generators a sample's numbers would depend on its batch.
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
+
+
+def _sample_numbers(
+    epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], view: Scalar
+) -> Float[Array, "batch numbers"]:
+    """All uniform numbers in 0..1 of a view, each sample's from its own key."""
+
+    def draw(sample_id: Integer[Array, ""]) -> Float[Array, "numbers"]:
+        key = jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), view)
+        return jax.random.uniform(key, (_NUMBERS,))
+
+    return jax.vmap(draw)(jnp.asarray(sample_ids))
+
+
+def _colour_factors(numbers: Float[Array, "batch 4"], spec: ViewSpec) -> Float[Array, "batch 4"]:
+    """As torchvision draws them: a factor of strength s in max(0, 1 - s)..1 + s, the hue in -s..s."""
+    strengths = (spec.brightness, spec.contrast, spec.saturation)
+    low = jnp.array([*(max(0.0, 1 - strength) for strength in strengths), -spec.hue])
+    high = jnp.array([*(1 + strength for strength in strengths), spec.hue])
+    return low + (high - low) * numbers
+
+
+def _colour_order(epoch_key: Key[Array, ""], view: Scalar, active: list[int]) -> Int[Array, "operations"]:
+    """A uniformly random order of the active colour operations, as indices into `active`."""
+    key = jax.random.fold_in(jax.random.fold_in(epoch_key, np.uint32(_NO_SAMPLE)), view)
+    # Four numbers always: the remaining operations keep their order when one is switched off.
+    return jnp.argsort(jax.random.uniform(key, (len(_COLOUR_OPERATIONS),))[np.array(active)])
