@@ -1,0 +1,1 @@
+"""Functional training: a frozen state, pure steps, one loop."""

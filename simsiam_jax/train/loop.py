@@ -1,0 +1,308 @@
+"""The only training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from einops import rearrange
+from tensorboardX import SummaryWriter
+
+from simsiam_jax.config import OptimizerConfig, require
+from simsiam_jax.data.feed import Batch, epoch_order, gather
+from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.optimizer import learning_rates
+from simsiam_jax.train.progress import ProgressLine
+from simsiam_jax.train.state import TrainState
+from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step, shard
+
+# Steps that may be under way before the host waits for one: enough to keep the device busy, few enough that the
+# progress line tells the truth.
+_STEPS_IN_FLIGHT = 2
+
+# Micro-steps in one call on an accelerator: few calls an epoch, and a progress line that moves.
+_STEPS_PER_SCAN = 256
+
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order in which a stage sees its images and the learning rate of each micro-step.
+
+    Attributes:
+      images: Number of images to learn from.
+      micro_batch_size: Images of a micro-step over all devices.
+      accumulation: Micro-steps of an update.
+      epochs: Length in epochs.
+      seed: Of the order, and of the views.
+      rates: float32 [updates], the scheduled learning rate.
+      constant_rate: Learning rate of the parameters that do not follow the schedule.
+    """
+
+    images: int
+    micro_batch_size: int
+    accumulation: int
+    epochs: int
+    seed: int
+    rates: np.ndarray
+    constant_rate: float
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Whole updates in an epoch; the images left over, fewer than an update takes, wait for another epoch."""
+        return self.images // (self.micro_batch_size * self.accumulation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Micro-steps in an epoch."""
+        return self.updates_per_epoch * self.accumulation
+
+    def epoch(self, epoch: int) -> tuple[np.ndarray, Hyper]:
+        """Indices [micro-steps, micro-batch] and the `Hyper` of each micro-step of an epoch counted from 0."""
+        steps = self.steps_per_epoch
+        order = epoch_order(self.images, seed=self.seed, epoch=epoch)[: steps * self.micro_batch_size]
+        indices = rearrange(order, "(step batch) -> step batch", step=steps)
+        updates = epoch * self.updates_per_epoch + np.arange(steps) // self.accumulation
+        hyper = Hyper(
+            learning_rate=self.rates[updates],
+            constant_rate=np.full(steps, self.constant_rate, np.float32),
+            seed=np.full(steps, self.seed, np.uint32),
+            epoch=np.full(steps, epoch, np.int32),
+        )
+        return indices, hyper
+
+
+def make_plan(
+    images: int,
+    *,
+    optimizer: OptimizerConfig,
+    micro_batch_size: int,
+    accumulation: int = 1,
+    epochs: int,
+    seed: int,
+) -> Plan:
+    """The plan of a stage.
+
+    Raises:
+      InputError: If an epoch has fewer micro-batches than one update takes.
+    """
+    micro_batches = images // micro_batch_size
+    require(
+        micro_batches >= accumulation,
+        f"--accumulation={accumulation}: an epoch of {images} images has only {micro_batches} micro-batches of "
+        f"{micro_batch_size}; lower --accumulation or --micro_batch_size",
+    )
+    effective_batch = micro_batch_size * accumulation
+    rates = learning_rates(
+        optimizer,
+        effective_batch=effective_batch,
+        updates_per_epoch=images // effective_batch,
+        epochs=epochs,
+    )
+    return Plan(
+        images=images,
+        micro_batch_size=micro_batch_size,
+        accumulation=accumulation,
+        epochs=epochs,
+        seed=seed,
+        rates=rates,
+        constant_rate=optimizer.peak_learning_rate(effective_batch),
+    )
+
+
+Show = Callable[[int, float, float], None]
+RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
+
+
+def epoch_runner(step: Step, *, scan: bool | None = None) -> RunEpoch:
+    """Compiles `step` into a function that runs an epoch.
+
+    Args:
+      step: A pure per-device step.
+      scan: Whether many micro-steps run in one call over a split that lies on the device; None: on accelerators,
+        not on a CPU, where XLA runs a scan's body several times slower (and where the two agree to the bit is
+        not promised).
+
+    Returns:
+      run(state, split, indices, hypers, show) -> (state, metrics of each micro-step). `show(steps, loss, rate)` is
+      called as steps finish. The state is donated.
+    """
+    if scan is None:
+        scan = jax.default_backend() != "cpu"
+    return _scanned(compile_scan(step)) if scan else _looped(compile_step(step))
+
+
+def _looped(compiled: Callable[..., Any]) -> RunEpoch:
+    def run(state, split, indices, hypers, show):
+        metrics, waiting = [], deque()
+        for number, rows in enumerate(indices):
+            hyper = Hyper(*(values[number] for values in hypers))
+            state, measured = compiled(state, shard(gather(split, rows)), hyper)
+            metrics.append(measured)
+            waiting.append((measured["loss"], hyper.learning_rate))
+            if len(waiting) > _STEPS_IN_FLIGHT:
+                loss, rate = waiting.popleft()
+                show(1, float(loss), float(rate))
+        for loss, rate in waiting:
+            show(1, float(loss), float(rate))
+        host = jax.device_get(metrics)
+        return state, jax.tree.map(lambda *values: np.stack(values), *host)
+
+    return run
+
+
+def _scanned(compiled: Callable[..., Any]) -> RunEpoch:
+    resident: dict[int, tuple[Any, Batch]] = {}
+
+    def run(state, split, indices, hypers, show):
+        devices = jax.local_devices()
+        if id(split) not in resident:
+            # One split at a time; holding it beside its copy keeps its id its own.
+            resident.clear()
+            mesh = jax.sharding.Mesh(np.array(devices), ("device",))
+            everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            parts = Batch(np.asarray(split.images), np.asarray(split.labels), np.asarray(split.sample_ids))
+            resident[id(split)] = (split, jax.device_put(parts, everywhere))
+        _, on_device = resident[id(split)]
+        metrics = []
+        for start in range(0, len(indices), _STEPS_PER_SCAN):
+            part = slice(start, start + _STEPS_PER_SCAN)
+            rows = rearrange(indices[part], "step (device batch) -> device step batch", device=len(devices))
+            state, measured = compiled(state, on_device, rows, Hyper(*(values[part] for values in hypers)))
+            metrics.append(measured)
+        host = jax.device_get(metrics)
+        show(len(indices), float(host[-1]["loss"][-1]), float(hypers.learning_rate[-1]))
+        return state, jax.tree.map(lambda *values: np.concatenate(values), *host)
+
+    return run
+
+
+class Trained(NamedTuple):
+    """What a stage ends with.
+
+    Attributes:
+      state: After the last epoch.
+      best: `params` and `batch_stats` of the epoch with the highest `select`ed number; of the last without one.
+      best_epoch: Epochs done when it was reached.
+      history: A dictionary of numbers for each epoch, as in metrics.jsonl.
+      seconds: Of training and measuring, over all the runs that it took.
+    """
+
+    state: TrainState
+    best: dict[str, Any]
+    best_epoch: int
+    history: list[dict[str, float]]
+    seconds: float
+
+
+def fit(
+    state: TrainState,
+    split: Any,
+    plan: Plan,
+    run_epoch: RunEpoch,
+    *,
+    measure: Callable[[TrainState, int], dict[str, float]],
+    folder: Path,
+    title: str,
+    select: str | None = None,
+) -> Trained:
+    """Trains to the end of the plan, going on from the newest checkpoint in `folder` if there is one.
+
+    Order, views and learning rates are functions of the seed and the epoch, so a run that was interrupted ends with
+    the numbers of one that was not.
+
+    Args:
+      state: Before the first epoch; consumed.
+      split: The `ImageSplit` to learn from.
+      plan: Its order and learning rates.
+      run_epoch: From `epoch_runner`.
+      measure: Numbers of a state after so many epochs, to be logged beside the training loss.
+      folder: Of the stage; receives `metrics.jsonl`, `checkpoints/` and `tensorboard/`.
+      title: For the progress line.
+      select: The measured number whose highest value (the first, among equals) picks the best epoch.
+
+    Returns:
+      The trained state, the best epoch's variables and the history.
+    """
+    best, best_epoch, history, seconds, start = dict(state.variables), 0, [], 0.0, 0
+    if select:
+        # The state's buffers are given to the first step; the copy stays.
+        best = jax.device_get(best)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+
+        def tree():
+            return {"state": state, "best": best} if select else {"state": state}
+
+        found = checkpoints.restore_latest(tree())
+        if found:
+            start, restored, meta = found
+            state = TrainState(**as_dict(restored["state"]))
+            best = restored.get("best", best)
+            best_epoch, history, seconds = meta["best_epoch"], meta["history"], meta["seconds"]
+        _write_lines(folder / "metrics.jsonl", history)
+        begun = saved = time.monotonic()
+        with (
+            SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) as board,
+            ProgressLine(
+                title,
+                total=plan.epochs * plan.steps_per_epoch,
+                done=start * plan.steps_per_epoch,
+                images_per_step=plan.micro_batch_size,
+            ) as progress,
+        ):
+            for epoch in range(start, plan.epochs):
+                epoch_begun = time.monotonic()
+
+                def show(steps, loss, rate, epoch=epoch):
+                    progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
+
+                indices, hypers = plan.epoch(epoch)
+                state, metrics = run_epoch(state, split, indices, hypers, show)
+                training = time.monotonic() - epoch_begun
+                line = {
+                    "epoch": epoch + 1,
+                    "update": (epoch + 1) * plan.updates_per_epoch,
+                    **{name: float(np.mean(values)) for name, values in metrics.items()},
+                    "learning_rate": float(hypers.learning_rate[-1]),
+                    "images_per_second": indices.size / training,
+                    **measure(state, epoch + 1),
+                }
+                if select and (best_epoch == 0 or line[select] > history[best_epoch - 1][select]):
+                    best, best_epoch = jax.device_get(state.variables), epoch + 1
+                history.append(line)
+                _append_line(folder / "metrics.jsonl", line)
+                for name, value in line.items():
+                    board.add_scalar(name, value, epoch + 1)
+                last = epoch + 1 == plan.epochs
+                if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
+                    saved = time.monotonic()
+                    meta = {
+                        "best_epoch": best_epoch,
+                        "history": history,
+                        "seconds": seconds + saved - begun,
+                    }
+                    checkpoints.save(epoch + 1, tree(), meta)
+        seconds += time.monotonic() - begun
+    if not select:
+        best, best_epoch = dict(state.variables), plan.epochs
+    return Trained(state, best, best_epoch, history, seconds)
+
+
+def as_dict(restored: Any) -> dict[str, Any]:
+    """A restored state's fields: Orbax gives back the dataclass or a dictionary, as its version has it."""
+    return restored if isinstance(restored, dict) else vars(restored)
+
+
+def _write_lines(path: Path, lines: list[dict[str, float]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _append_line(path: Path, line: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")

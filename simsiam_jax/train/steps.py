@@ -1,0 +1,238 @@
+"""The step functions, pure and per device, and the only `pmap` around them.
+
+The state stays unreplicated (`in_axes=None`, `out_axes=None`): gradients and batch statistics are averaged over the
+axis, so every device computes the same new state and one copy of it comes back.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from einops import rearrange
+from jax import lax
+
+from simsiam_jax.config import InputError, ViewSpec
+from simsiam_jax.data.feed import Batch, gather, in_batches
+from simsiam_jax.data.views import augmented_view, evaluation_view, two_views
+from simsiam_jax.losses import cross_entropy, l2_normalize, simsiam_loss
+from simsiam_jax.metrics import top1, z_spread
+from simsiam_jax.models import Classifier, SimSiam, train_on_views
+from simsiam_jax.train.optimizer import scale_updates
+from simsiam_jax.train.state import TrainState
+
+AXIS = "device"
+
+# Held-out views are drawn as an epoch that training never reaches, so they are the same at every measurement.
+HELDOUT_EPOCH = 2**31 - 1
+
+
+class Hyper(NamedTuple):
+    """What a step is told beside its batch; scalars, or arrays with an entry for each micro-step.
+
+    Attributes:
+      learning_rate: float32, of the update that this micro-step belongs to.
+      constant_rate: float32, of the parameters whose rate does not follow the schedule.
+      seed: uint32, of the run.
+      epoch: int32, counted from 0.
+    """
+
+    learning_rate: Any
+    constant_rate: Any
+    seed: Any
+    epoch: Any
+
+
+Step = Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def _descend(
+    state: TrainState,
+    gradients: Any,
+    batch_stats: Any,
+    hyper: Hyper,
+    optimizer: optax.GradientTransformation,
+    constant: Callable[[Any], bool],
+) -> TrainState:
+    gradients = lax.pmean(gradients, AXIS)
+    directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates = scale_updates(directions, hyper.learning_rate, constant=constant, constant_rate=hyper.constant_rate)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+
+
+def _in_predictor(path: Any) -> bool:
+    return path[0].key == "predictor"
+
+
+def _nowhere(path: Any) -> bool:
+    return False
+
+
+def pretrain_step(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyper,
+    *,
+    model: SimSiam,
+    optimizer: optax.GradientTransformation,
+    spec: ViewSpec,
+    constant_predictor: bool,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One micro-step of SimSiam: two views, equation (3), gradients averaged over the devices.
+
+    Args:
+      state: Unreplicated.
+      batch: This device's share, uint8 images [local batch, height, width, 3].
+      hyper: Scalars.
+      model: With `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
+      optimizer: Gives a direction; `MultiSteps` inside for accumulation.
+      spec: How views are drawn.
+      constant_predictor: Whether the predictor keeps the constant learning rate.
+
+    Returns:
+      The new state, and `loss` and `z_spread` as float32 scalars.
+    """
+    view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=spec)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2)
+        return simsiam_loss(p1, p2, z1, z2), (batch_stats, z_spread(z1))
+
+    (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    constant = _in_predictor if constant_predictor else _nowhere
+    state = _descend(state, gradients, batch_stats, hyper, optimizer, constant)
+    return state, lax.pmean({"loss": loss, "z_spread": spread}, AXIS)
+
+
+def finetune_step(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyper,
+    *,
+    model: Classifier,
+    optimizer: optax.GradientTransformation,
+    spec: ViewSpec,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of supervised training of all weights: one view, cross-entropy. Arguments as `pretrain_step`."""
+    view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=spec)
+
+    def loss_of(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        applied: Any = model.apply(variables, view, train=True, mutable=["batch_stats"])
+        logits, updated = applied
+        return cross_entropy(logits, batch.labels), (updated.get("batch_stats", {}), logits)
+
+    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    state = _descend(state, gradients, batch_stats, hyper, optimizer, _nowhere)
+    return state, lax.pmean({"loss": loss, "top1": top1(logits, batch.labels)}, AXIS)
+
+
+def compile_step(
+    step: Step, devices: Sequence[jax.Device] | None = None
+) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+    """`step` on all local devices (or on these): the batch has a leading device axis, the state is donated."""
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0, devices=devices
+    )
+
+
+def compile_scan(
+    step: Step,
+) -> Callable[[TrainState, Batch, Any, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+    """Many micro-steps in one call, for accelerators: `lax.scan` over index batches into a resident split.
+
+    The compiled function takes the state, the whole split as a `Batch` (replicated), int32 indices
+    [devices, micro-steps, local batch] and a `Hyper` of arrays [micro-steps]; its metrics are [micro-steps].
+    On a CPU XLA runs the same steps several times slower inside a scan; there `compile_step` is called in a loop.
+    """
+
+    def many(state, resident, indices, hypers):
+        def body(state, inputs):
+            rows, hyper = inputs
+            return step(state, Batch(*(part[rows] for part in resident)), hyper)
+
+        return lax.scan(body, state, (indices, hypers))
+
+    return jax.pmap(many, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0)
+
+
+def heldout_outputs(
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, spec: ViewSpec
+) -> dict[str, jax.Array]:
+    """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
+    view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=spec)
+    outputs: Any = model.apply(variables, view1, view2, train=False)
+    p1, p2, z1, z2 = outputs
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows)))(p1, p2, z1, z2)
+    return {"loss": losses, "z": l2_normalize(z1)}
+
+
+def clean_outputs(
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: Any, spec: ViewSpec
+) -> dict[str, jax.Array]:
+    """A backbone's features or a classifier's logits on unaugmented images, with running statistics."""
+    images = evaluation_view(batch.images, spec=spec)
+    return {"outputs": model.apply(variables, images, train=False).astype(jnp.float32)}
+
+
+def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..., dict[str, jax.Array]]:
+    """`outputs` on all local devices: the batch has a leading device axis, and so have the results."""
+    return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
+
+
+def over_split(
+    compiled: Callable[..., dict[str, jax.Array]],
+    variables: dict[str, Any],
+    split: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Applies a compiled outputs function to every image of a split, in order.
+
+    Args:
+      compiled: From `compile_outputs`.
+      variables: What the model was trained to.
+      split: An `ImageSplit`.
+      batch_size: Images in a call over all devices.
+      seed: Of held-out views.
+
+    Returns:
+      Arrays with one row for each image of the split.
+    """
+    devices = jax.local_device_count()
+    batches = in_batches(len(split), max(devices, batch_size // devices * devices))
+    parts = [compiled(variables, shard(gather(split, rows)), np.uint32(seed)) for rows in batches]
+
+    def join(*arrays):
+        flat = [rearrange(array, "device batch ... -> (device batch) ...") for array in arrays]
+        return np.concatenate(flat)[: len(split)]
+
+    return jax.tree.map(join, *jax.device_get(parts))
+
+
+def shard(batch: Batch, devices: int | None = None) -> Batch:
+    """Splits the leading axis of a batch over the local devices: [batch, ...] -> [devices, local batch, ...]."""
+    devices = devices or jax.local_device_count()
+    return Batch(*(rearrange(part, "(device batch) ... -> device batch ...", device=devices) for part in batch))
+
+
+def check_divisible(micro_batch_size: int, flag: str) -> None:
+    """Raises an InputError unless the local devices can share a micro-batch evenly."""
+    devices = jax.local_device_count()
+    if micro_batch_size % devices:
+        raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices of this machine")
+
+
+def bind(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    """`functools.partial` under the function's own name, which profiles and compiled programs show."""
+    return functools.update_wrapper(functools.partial(function, **settings), function)
