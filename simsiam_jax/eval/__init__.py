@@ -1,0 +1,1 @@
+"""What a backbone's features are worth: kNN, a linear probe, fine-tuning."""

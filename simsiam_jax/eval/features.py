@@ -1,0 +1,40 @@
+"""A backbone's features of a whole split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Float
+
+from simsiam_jax.config import ViewSpec
+from simsiam_jax.train.steps import bind, clean_outputs, compile_outputs, over_split
+
+Extract = Callable[[dict[str, Any], Any], Float[np.ndarray, "n dim"]]
+
+
+def extractor(model: nn.Module, spec: ViewSpec, *, batch_size: int = 256) -> Extract:
+    """Compiles extract(variables, split) -> float32 [n, dim] of unaugmented images, running statistics.
+
+    The same serves a `Classifier`, whose outputs are logits.
+
+    Args:
+      model: A backbone or classifier.
+      spec: Its image size, mean and standard deviation count.
+      batch_size: Images in a call over all devices.
+    """
+    compiled = compile_outputs(bind(clean_outputs, model=model, spec=spec))
+
+    def extract(variables, split):
+        return over_split(compiled, variables, split, batch_size=batch_size)["outputs"]
+
+    return extract
+
+
+def backbone_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's share of a SimSiam's or a Classifier's variables: what pretraining hands on."""
+    return {
+        collection: tree["backbone"]
+        for collection, tree in variables.items()
+        if collection in ("params", "batch_stats") and "backbone" in tree
+    }
