@@ -246,12 +246,12 @@ class Row:
     """An arm of an ablation: a row of its table.
 
     Attributes:
-      pretrain: `none`, `random_images`, or `in_domain` for the data set's own images without their labels.
+      pretrain: `none`, `in_domain` for the data set's own images without their labels, or a data set's name.
       label: What the table calls it; `{dataset}` stands for the data set's name.
       paper: The paper's accuracies in percent by split, where it has them.
     """
 
-    pretrain: Literal["none", "random_images", "in_domain"]
+    pretrain: str
     label: str
     paper: Mapping[str, float] = field(default_factory=dict)
 
@@ -273,7 +273,7 @@ class Study:
       question: That the report answers.
       rows: The arms by name, the first being what the others are compared with.
       config: All settings.
-      seeds: Number of seeds, 0..seeds-1.
+      seeds: Of which each runs every arm.
       evals: Which evaluations, of `EVALS`.
       workdir: Folder of the results.
       data_dir: Folder of the prepared data.
@@ -287,7 +287,7 @@ class Study:
     question: str
     rows: Mapping[str, Row]
     config: Config
-    seeds: int
+    seeds: tuple[int, ...]
     evals: tuple[str, ...]
     workdir: Path
     data_dir: Path
@@ -296,7 +296,7 @@ class Study:
     paper_source: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.seeds >= 1, f"--seeds must be at least 1, not {self.seeds}")
+        require(len(self.seeds) >= 1, f"--seeds must be at least 1, not {len(self.seeds)}")
         for name in self.evals:
             require(name in EVALS, f"--evals: unknown evaluation {name!r}; known: {', '.join(EVALS)}")
 

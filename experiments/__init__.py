@@ -1,0 +1,1 @@
+"""Launchers, one for each table, figure or job."""

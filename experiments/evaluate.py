@@ -1,0 +1,54 @@
+"""Evaluates a checkpoint of experiments.pretrain, or of any table's arm: kNN, linear probe, fine-tuning.
+
+Command: python -m experiments.evaluate --eval=linear --checkpoint=runs/mine/in_domain/seed-0/pretrain
+Result: results.jsonl and a report, in a folder `evaluate` beside the checkpoint's unless --workdir says otherwise.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from simsiam_jax import launch
+from simsiam_jax.config import EVALS, OVERRIDES, Row, Study, require, with_overrides
+from simsiam_jax.data.datasets import dataset_info
+
+EXPERIMENT = "evaluate"
+
+
+def main() -> None:
+    values = flags.FLAGS
+    require(values.checkpoint is not None, "--checkpoint=WORKDIR/ARM/seed-K/pretrain is needed: what to evaluate")
+    folder = Path(values.checkpoint).expanduser().absolute()
+    pretrained = launch.open_pretrained(folder)
+    config = pretrained.config
+    if values.dataset is not None:
+        require(
+            dataset_info(values.dataset).num_classes > 0, f"--dataset={values.dataset} has no labels to evaluate with"
+        )
+        config = launch.on_dataset(config, values.dataset)
+    launch.check_same_network(pretrained, folder)
+    config = with_overrides(config, launch.given(OVERRIDES))
+    folders = launch.folders(workdir=values.workdir or str(folder.parent / "evaluate"))
+    launch.run_study(
+        Study(
+            experiment=EXPERIMENT,
+            title=f"{config.backbone.name} pretrained on {pretrained.source}, evaluated on {config.dataset}",
+            question="What are the pretrained features worth?",
+            rows={pretrained.source: Row(pretrained.source, f"pretrained on {pretrained.source}")},
+            config=config,
+            seeds=(pretrained.seed,),
+            evals=tuple(values.eval),
+            command=launch.command(EXPERIMENT),
+            **folders,
+        ),
+        folder,
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.")
+    flags.DEFINE_list("eval", list(EVALS), f"Evaluations, comma-separated, of {', '.join(EVALS)}.")
+    launch.define_folder_flags(workdir=None, dataset=None)
+    launch.define_network_flags()
+    launch.define_evaluation_flags()
+    launch.run(main)

@@ -1,0 +1,35 @@
+"""Pretrains one backbone with SimSiam and leaves an Orbax checkpoint for experiments.evaluate.
+
+Command: python -m experiments.pretrain --dataset=fashion_mnist --preset=small --workdir=runs/mine
+Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoints/, tensorboard/.
+"""
+
+from simsiam_jax import launch
+from simsiam_jax.config import Study
+
+EXPERIMENT = "pretrain"
+
+
+def main() -> None:
+    config, seeds = launch.config_from_flags(launch.PRESETS)
+    folders = launch.folders()
+    launch.run_study(
+        Study(
+            experiment=EXPERIMENT,
+            title=f"SimSiam pretraining on {config.dataset}",
+            question="What did pretraining learn, and did it collapse?",
+            rows={"in_domain": launch.TABLE1_ROWS["in_domain"]},
+            config=config,
+            seeds=seeds,
+            evals=(),
+            command=launch.command(EXPERIMENT),
+            **folders,
+        )
+    )
+    for seed in seeds:
+        print(f"checkpoint  {folders['workdir']}/in_domain/seed-{seed}/pretrain")
+
+
+if __name__ == "__main__":
+    launch.define_study_flags(experiment=EXPERIMENT, dataset="digits", preset="small")
+    launch.run(main)

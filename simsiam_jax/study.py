@@ -1,0 +1,646 @@
+"""A study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simsiam_jax.config import (
+    Config,
+    InputError,
+    Row,
+    Study,
+    config_hash,
+    differences,
+    require,
+    to_dict,
+)
+from simsiam_jax.data import two_views
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.datasets import dataset_info, load_split
+from simsiam_jax.data.subsets import stratified_subset
+from simsiam_jax.data.views import unnormalise
+from simsiam_jax.eval.features import Extract, backbone_variables, extractor
+from simsiam_jax.eval.knn import knn_top1
+from simsiam_jax.eval.linear import fit_probe
+from simsiam_jax.metrics import z_spread
+from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.report.results import EXPERIMENT_FILE, Result, append_results, environment, read_results
+from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.loop import RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
+from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.state import TrainState, create_state
+from simsiam_jax.train.steps import (
+    AXIS,
+    bind,
+    check_divisible,
+    compile_outputs,
+    finetune_step,
+    heldout_outputs,
+    over_split,
+    pretrain_step,
+)
+
+Variables = dict[str, Any]
+
+_EVALUATION_BATCH = 256
+_PAIRS_SHOWN = 8
+
+
+class Programs:
+    """The networks and compiled functions of a configuration, each made when first asked for and shared by all units.
+
+    Args:
+      config: All settings.
+      num_classes: Of the evaluation's data set.
+    """
+
+    def __init__(self, config: Config, num_classes: int):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        self.backbone: nn.Module = create_backbone(
+            config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
+        )
+        self.simsiam = SimSiam(
+            self.backbone,
+            projector_dim=config.head.projector_dim,
+            projector_layers=config.head.projector_layers,
+            projector_output_norm=config.head.projector_output_norm,
+            predictor_dim=config.head.predictor_dim,
+            dtype=dtype,
+            axis_name=AXIS,
+        )
+        self.classifier = Classifier(self.backbone, num_classes, dtype=dtype)
+        self.pretrain_optimizer = direction(config.pretrain.optimizer, accumulation=config.pretrain.accumulation)
+        self.finetune_optimizer = direction(config.finetune.optimizer)
+
+    @functools.cached_property
+    def _initialise_simsiam(self) -> Callable[[jax.Array], Variables]:
+        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
+        return jax.jit(lambda key: self.simsiam.init(key, image, image))
+
+    @functools.cached_property
+    def _initialise_classifier(self) -> Callable[[jax.Array], Variables]:
+        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
+        return jax.jit(lambda key: self.classifier.init(key, image))
+
+    def initial_simsiam(self, seed: int) -> Variables:
+        """The network before pretraining; its backbone is also what the arm without pretraining starts from."""
+        return self._initialise_simsiam(jax.random.key(seed))
+
+    def initial_classifier(self, seed: int, backbone: Variables) -> Variables:
+        """A classifier with a new last layer on the given backbone."""
+        fresh = self._initialise_classifier(jax.random.key(seed))
+        return {name: {**tree, "backbone": backbone[name]} for name, tree in fresh.items()}
+
+    def pretrain_state(self, seed: int) -> TrainState:
+        """The state before the first step of pretraining."""
+        return create_state(self.initial_simsiam(seed), self.pretrain_optimizer)
+
+    @functools.cached_property
+    def pretrain_epoch(self) -> RunEpoch:
+        """Runs an epoch of SimSiam."""
+        return epoch_runner(
+            bind(
+                pretrain_step,
+                model=self.simsiam,
+                optimizer=self.pretrain_optimizer,
+                spec=self.config.views,
+                constant_predictor=self.config.pretrain.constant_predictor_learning_rate,
+            )
+        )
+
+    @functools.cached_property
+    def heldout(self) -> Callable[..., dict[str, jax.Array]]:
+        """Loss and z of held-out images."""
+        return compile_outputs(bind(heldout_outputs, model=self.simsiam, spec=self.config.views))
+
+    @functools.cached_property
+    def features(self) -> Extract:
+        """The backbone's features of a split."""
+        return extractor(self.backbone, self.config.views, batch_size=_EVALUATION_BATCH)
+
+    @functools.cached_property
+    def logits(self) -> Extract:
+        """The classifier's logits of a split."""
+        return extractor(self.classifier, self.config.finetune_views, batch_size=_EVALUATION_BATCH)
+
+    @functools.cached_property
+    def finetune_epoch(self) -> RunEpoch:
+        """Runs an epoch of fine-tuning."""
+        return epoch_runner(
+            bind(
+                finetune_step,
+                model=self.classifier,
+                optimizer=self.finetune_optimizer,
+                spec=self.config.finetune_views,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a study; the three never overlap.
+
+    Attributes:
+      train: All that may be learned from, labels included.
+      unlabelled: What pretraining on the data set sees, a part of `train` or all of it.
+      validation: Chooses epochs and penalties, and is watched during pretraining.
+      test: Read once, at the end of each unit.
+      num_classes: Number of classes.
+    """
+
+    train: ImageSplit
+    unlabelled: ImageSplit
+    validation: ImageSplit
+    test: ImageSplit
+    num_classes: int
+
+
+def load_data(study: Study) -> Data:
+    """Prepares and loads what a study needs.
+
+    Raises:
+      InputError: If the data set is not at hand, or has fewer labels than asked for.
+    """
+    config = study.config
+    train, validation, test = (
+        load_split(config.dataset, split, data_dir=study.data_dir, manual_dir=study.manual_dir)
+        for split in ("train", "validation", "test")
+    )
+    num_classes = dataset_info(config.dataset).num_classes
+    limit = config.pretrain.max_images
+    unlabelled = train
+    if limit is not None and limit < len(train):
+        # Labels have no say in what is pretrained on.
+        unlabelled = train.take(np.sort(np.random.default_rng(0).permutation(len(train))[:limit]))
+    most = config.evaluation.max_validation_images
+    if most is not None and most < len(validation):
+        validation = validation.take(stratified_subset(validation.labels, fraction=most / len(validation), seed=0))
+    labelled_subset(train, config, seed=0)
+    return Data(train, unlabelled, validation, test, num_classes)
+
+
+def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSplit:
+    """The labelled images that evaluations may learn from: the same number of each class, a function of the seed."""
+    per_class = config.evaluation.labels_per_class
+    return train if per_class is None else train.take(stratified_subset(train.labels, per_class=per_class, seed=seed))
+
+
+def pretraining_images(study: Study, data: Data, row: Row, *, seed: int) -> ImageSplit:
+    """The images of an arm's pretraining; noise is drawn anew for each seed."""
+    if row.pretrain == "in_domain":
+        return data.unlabelled
+    noise = study.config.noise
+    size = None if noise.size else dataset_info(study.config.dataset).native_size
+    return load_split("random_images", "train", data_dir=study.data_dir, size=size, noise=noise, seed=seed)
+
+
+def check(study: Study) -> None:
+    """Refuses what cannot be run before anything is written or downloaded.
+
+    Raises:
+      InputError: For the first mistake found.
+    """
+    config = study.config
+    info = dataset_info(config.dataset)
+    require(info.num_classes > 0, f"--dataset={config.dataset} has no labels to evaluate with")
+    create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
+    check_divisible(config.pretrain.micro_batch_size, "--micro_batch_size")
+
+
+def open_workdir(study: Study, data: Data | None = None) -> None:
+    """Makes the workdir and describes the study in experiment.json, once it is sure that both belong together.
+
+    Args:
+      study: What is about to run.
+      data: What it runs on; without it the workdir is only checked.
+
+    Raises:
+      InputError: If the folder cannot be written, or holds another experiment or other settings.
+    """
+    path = study.workdir / EXPERIMENT_FILE
+    try:
+        study.workdir.mkdir(parents=True, exist_ok=True)
+        if not os.access(study.workdir, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as fault:
+        raise InputError(f"--workdir={study.workdir} cannot be written ({fault.strerror}): choose another") from None
+    arms = list(study.rows)
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            raise InputError(f"{path} is damaged: choose another --workdir, or delete this one") from None
+        require(
+            before["experiment"] == study.experiment,
+            f"--workdir={study.workdir} holds results of {before['experiment']}, not of {study.experiment}: "
+            "choose another --workdir",
+        )
+        changed = differences(before["config"], to_dict(study.config))
+        require(
+            not changed,
+            f"--workdir={study.workdir} holds results with other settings ({'; '.join(changed[:3])}"
+            f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
+        )
+        known, seeds = {arm["name"]: arm for arm in before["arms"]}, before["seeds"]
+    else:
+        stray = study.workdir / "results.jsonl"
+        require(not stray.exists(), f"{stray} belongs to an unknown experiment: choose another --workdir")
+        known, seeds = {}, []
+    if data is None:
+        return
+    now = {
+        name: {"name": name, "label": row.label.format(dataset=study.config.dataset), "paper": dict(row.paper)}
+        for name, row in study.rows.items()
+    }
+    description = {
+        "experiment": study.experiment,
+        "title": study.title,
+        "question": study.question,
+        "dataset": study.config.dataset,
+        "command": study.command,
+        "arms": [{**known, **now}[name] for name in dict.fromkeys([*known, *arms])],
+        "evals": list(study.evals),
+        "seeds": sorted({*study.seeds, *seeds}),
+        "config": to_dict(study.config),
+        "data": {
+            name: {"images": len(split), "fingerprint": split.fingerprint}
+            for name, split in (
+                ("train", data.train),
+                ("unlabelled", data.unlabelled),
+                ("validation", data.validation),
+                ("test", data.test),
+            )
+        },
+        "paper_source": study.paper_source,
+    }
+    write_json(path, description)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def device_name() -> str:
+    """The local devices in words, such as `1 × NVIDIA H100` or `1 × cpu (AMD EPYC, 2 cores)`."""
+    devices = jax.local_devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        kind = f"cpu ({_processor()}, {os.cpu_count()} cores)"
+    return f"{len(devices)} × {kind}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown processor"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One arm with one seed: what its stages share.
+
+    Attributes:
+      study: The run that it belongs to.
+      programs: Compiled functions.
+      data: Images.
+      arm: Its name.
+      row: Its row.
+      seed: Its seed.
+    """
+
+    study: Study
+    programs: Programs
+    data: Data
+    arm: str
+    row: Row
+    seed: int
+
+    @property
+    def config(self) -> Config:
+        """All settings."""
+        return self.study.config
+
+    @property
+    def title(self) -> str:
+        """For the progress line."""
+        return f"{self.arm} seed {self.seed}"
+
+    def stage_folder(self, stage: str) -> Path:
+        """The folder of a stage, made, with its config.json."""
+        folder = self.study.workdir / self.arm / f"seed-{self.seed}" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", {**self.identity(), "stage": stage, "config": to_dict(self.config)})
+        return folder
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this unit from the others of a study."""
+        return {
+            "experiment": self.study.experiment,
+            "arm": self.arm,
+            "pretrain": self.row.source(self.config.dataset),
+            "seed": self.seed,
+        }
+
+    def record(self, stage: str, measured: dict[str, dict[str, float]], seconds: float) -> None:
+        """Appends a stage's numbers, a line a split, to results.jsonl."""
+        env = environment(device_name())
+        settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
+        append_results(
+            self.study.workdir,
+            [
+                Result(
+                    experiment=self.study.experiment,
+                    arm=self.arm,
+                    backbone=self.config.backbone.name,
+                    pretrain=self.row.source(self.config.dataset),
+                    seed=self.seed,
+                    eval=stage,
+                    split=split,
+                    metrics=metrics,
+                    seconds=seconds,
+                    config_hash=config_hash(settings),
+                    git_revision=env["git_revision"],
+                    versions=env["versions"],
+                    device=env["device"],
+                )
+                for split, metrics in measured.items()
+            ],
+        )
+
+
+def pretrain(unit: Unit) -> Trained:
+    """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
+    config, data, programs = unit.config, unit.data, unit.programs
+    images = pretraining_images(unit.study, data, unit.row, seed=unit.seed)
+    plan = make_plan(
+        len(images),
+        optimizer=config.pretrain.optimizer,
+        micro_batch_size=config.pretrain.micro_batch_size,
+        accumulation=config.pretrain.accumulation,
+        epochs=config.pretrain.epochs,
+        seed=unit.seed,
+    )
+
+    def measure(state: TrainState, epoch: int) -> dict[str, float]:
+        watched = over_split(
+            programs.heldout, state.variables, data.validation, batch_size=_EVALUATION_BATCH, seed=unit.seed
+        )
+        numbers = {
+            "heldout_loss": float(np.mean(watched["loss"])),
+            "heldout_z_spread": float(z_spread(jnp.asarray(watched["z"]))),
+        }
+        if epoch % config.pretrain.knn_every == 0 or epoch == config.pretrain.epochs:
+            backbone = backbone_variables(state.variables)
+            numbers["knn_top1"] = knn_top1(
+                programs.features(backbone, data.unlabelled),
+                data.unlabelled.labels,
+                programs.features(backbone, data.validation),
+                data.validation.labels,
+                num_classes=data.num_classes,
+                k=config.evaluation.knn_k,
+                temperature=config.evaluation.knn_temperature,
+            )
+        return numbers
+
+    return fit(
+        programs.pretrain_state(unit.seed),
+        images,
+        plan,
+        programs.pretrain_epoch,
+        measure=measure,
+        folder=unit.stage_folder("pretrain"),
+        title=f"{unit.title} pretrain",
+    )
+
+
+def pretrain_metrics(trained: Trained) -> dict[str, dict[str, float]]:
+    """The last epoch's numbers by split, as results.jsonl has them."""
+    last = trained.history[-1]
+    speeds = [line["images_per_second"] for line in trained.history]
+    return {
+        "train": {
+            "loss": last["loss"],
+            "z_spread": last["z_spread"],
+            "images_per_second": float(np.median(speeds)),
+            "updates": last["update"],
+        },
+        "validation": {
+            "loss": last["heldout_loss"],
+            "z_spread": last["heldout_z_spread"],
+            "knn_top1": last["knn_top1"],
+        },
+    }
+
+
+def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+    """Nearest neighbours among the labelled images; nothing is learned or chosen."""
+    labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
+    features = unit.programs.features
+    unit.stage_folder("knn")
+    bank = features(backbone, labelled)
+    return {
+        name: {
+            "top1": knn_top1(
+                bank,
+                labelled.labels,
+                features(backbone, split),
+                split.labels,
+                num_classes=unit.data.num_classes,
+                k=unit.config.evaluation.knn_k,
+                temperature=unit.config.evaluation.knn_temperature,
+            )
+        }
+        for name, split in (("validation", unit.data.validation), ("test", unit.data.test))
+    }
+
+
+def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+    """A linear probe on frozen features; its penalty is chosen on validation."""
+    labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
+    features, validation, test = unit.programs.features, unit.data.validation, unit.data.test
+    unit.stage_folder("linear")
+    probe = fit_probe(
+        features(backbone, labelled),
+        labelled.labels,
+        features(backbone, validation),
+        validation.labels,
+        num_classes=unit.data.num_classes,
+    )
+    return {
+        "validation": {"top1": probe.validation_top1, "penalty": probe.penalty},
+        "test": {"top1": probe.top1(features(backbone, test), test.labels), "penalty": probe.penalty},
+    }
+
+
+def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+    """Fine-tuning of all weights; the epoch is chosen on validation."""
+    config, data, programs = unit.config.finetune, unit.data, unit.programs
+    labelled = labelled_subset(data.train, unit.config, seed=unit.seed)
+    devices = jax.local_device_count()
+    batch_size = min(config.batch_size, len(labelled)) // devices * devices
+    require(
+        batch_size >= 2 * devices,
+        f"--finetune_batch_size={config.batch_size} and {len(labelled)} labelled images leave fewer than two for "
+        f"each of {devices} devices",
+    )
+    plan = make_plan(
+        len(labelled),
+        optimizer=config.optimizer,
+        micro_batch_size=batch_size,
+        epochs=config.epochs,
+        seed=unit.seed,
+    )
+
+    def accuracy(variables: Variables, split: ImageSplit) -> float:
+        return float(np.mean(np.argmax(programs.logits(variables, split), axis=-1) == split.labels))
+
+    trained = fit(
+        create_state(programs.initial_classifier(unit.seed, backbone), programs.finetune_optimizer),
+        labelled,
+        plan,
+        programs.finetune_epoch,
+        measure=lambda state, _: {"validation_top1": accuracy(state.variables, data.validation)},
+        folder=unit.stage_folder("finetune"),
+        title=f"{unit.title} fine-tune",
+        select="validation_top1",
+    )
+    chosen = {"epoch": trained.best_epoch, "updates": trained.history[trained.best_epoch - 1]["update"]}
+    return {
+        "validation": {"top1": trained.history[trained.best_epoch - 1]["validation_top1"], **chosen},
+        "test": {"top1": accuracy(trained.best, data.test), **chosen},
+    }
+
+
+EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, dict[str, float]]]] = {
+    "knn": evaluate_knn,
+    "linear": evaluate_linear,
+    "finetune": evaluate_finetune,
+}
+
+
+def evaluate(unit: Unit, evals: tuple[str, ...], backbone: Variables) -> None:
+    """Runs and records evaluations of a backbone."""
+    for name in evals:
+        begun = time.monotonic()
+        measured = EVALUATIONS[name](unit, backbone)
+        unit.record(name, measured, time.monotonic() - begun)
+
+
+def finished(unit: Unit) -> set[str]:
+    """The stages of a unit that have their results."""
+    results = read_results(unit.study.workdir)
+    return {result.eval for result in results if (result.arm, result.seed) == (unit.arm, unit.seed)}
+
+
+def run_unit(unit: Unit) -> None:
+    """Does what is left to do of a unit."""
+    done = finished(unit)
+    evals = tuple(name for name in unit.study.evals if name not in done)
+    if unit.row.pretrain == "none":
+        if evals:
+            evaluate(unit, evals, backbone_variables(unit.programs.initial_simsiam(unit.seed)))
+        return
+    if not evals and "pretrain" in done:
+        return
+    trained = pretrain(unit)
+    if "pretrain" not in done:
+        unit.record("pretrain", pretrain_metrics(trained), trained.seconds)
+    evaluate(unit, evals, backbone_variables(trained.best))
+
+
+def save_pairs(study: Study, data: Data) -> None:
+    """Writes pairs.npz: some training images and two views of each, for the report."""
+    path = study.workdir / "pairs.npz"
+    if path.exists():
+        return
+    some = data.unlabelled.take(np.arange(min(_PAIRS_SHOWN, len(data.unlabelled))))
+    spec = study.config.views
+    views = jax.jit(two_views, static_argnames="spec")(some.images, some.sample_ids, seed=0, epoch=0, spec=spec)
+    view1, view2 = (np.asarray(unnormalise(view, spec)) for view in views)
+    temporary = path.with_name("pairs.tmp.npz")
+    np.savez(temporary, originals=some.images, view1=view1, view2=view2)
+    temporary.replace(path)
+
+
+def run(study: Study) -> None:
+    """Runs every unit of a study that is not finished; results and checkpoints go to its workdir.
+
+    Raises:
+      InputError: For a mistake in the study, before anything is trained.
+    """
+    check(study)
+    open_workdir(study)
+    data = load_data(study)
+    for row in study.rows.values():
+        if row.pretrain != "none":
+            _check_plan(study, pretraining_images(study, data, row, seed=0))
+    open_workdir(study, data)
+    save_pairs(study, data)
+    programs = Programs(study.config, data.num_classes)
+    for seed in study.seeds:
+        for arm, row in study.rows.items():
+            run_unit(Unit(study, programs, data, arm, row, seed))
+
+
+def _check_plan(study: Study, images: ImageSplit) -> None:
+    config = study.config.pretrain
+    make_plan(
+        len(images),
+        optimizer=config.optimizer,
+        micro_batch_size=config.micro_batch_size,
+        accumulation=config.accumulation,
+        epochs=1,
+        seed=0,
+    )
+
+
+def run_evaluations(study: Study, pretrained: Path) -> None:
+    """Evaluates a backbone that was pretrained before; `study` has one row and one seed.
+
+    Args:
+      study: What to evaluate and where to record it.
+      pretrained: Folder of the stage `pretrain`.
+
+    Raises:
+      InputError: For a mistake in the study, or if no checkpoint can be restored.
+    """
+    check(study)
+    open_workdir(study)
+    data = load_data(study)
+    programs = Programs(study.config, data.num_classes)
+    backbone = restore_backbone(programs, pretrained)
+    open_workdir(study, data)
+    ((arm, row),), (seed,) = study.rows.items(), study.seeds
+    unit = Unit(study, programs, data, arm, row, seed)
+    done = finished(unit)
+    evaluate(unit, tuple(name for name in study.evals if name not in done), backbone)
+
+
+def restore_backbone(programs: Programs, pretrained: Path) -> Variables:
+    """The backbone's variables from the newest undamaged checkpoint of a pretraining.
+
+    Raises:
+      InputError: If there is none.
+    """
+    target = {"state": jax.eval_shape(lambda: programs.pretrain_state(0))}
+    with Checkpoints(pretrained / "checkpoints") as checkpoints:
+        found = checkpoints.restore_latest(target)
+    if found is None:
+        raise InputError(f"--checkpoint={pretrained} holds no finished checkpoint: pretrain first")
+    return backbone_variables(TrainState(**as_dict(found[1]["state"])).variables)
