@@ -180,4 +180,5 @@ def batch_norm(
 
 def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows cols channels"]:
     """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet)."""
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
+    border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
