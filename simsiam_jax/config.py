@@ -89,11 +89,15 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """SimSiam's projector and predictor; dims are output and hidden widths in units."""
+    """SimSiam's projector and predictor; dims are output and hidden widths in units.
+
+    The paper's "after every fully connected layer except the output layer" is read as the network's output layer, the
+    predictor's, as its code and SimSiam have it; `projector_output_norm="none"` is the other reading.
+    """
 
     projector_dim: int = 1024
     projector_layers: int = 3
-    projector_output_norm: Literal["none", "plain", "affine"] = "none"
+    projector_output_norm: Literal["none", "plain", "affine"] = "affine"
     predictor_dim: int = 256
 
     def __post_init__(self) -> None:
@@ -101,7 +105,7 @@ class HeadConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         require(
             self.projector_output_norm in ("none", "plain", "affine"),
-            f"projector_output_norm must be none, plain or affine, not {self.projector_output_norm!r}",
+            f"--projector_output_norm must be none, plain or affine, not {self.projector_output_norm!r}",
         )
 
 
@@ -380,11 +384,7 @@ def recipe_config(
     if recipe == "code":
         # Differs from the paper's code: it lowers the rate on a plateau, here it follows a cosine.
         sgd = OptimizerConfig(name="sgd", learning_rate=1e-2, weight_decay=1e-6, schedule="cosine")
-        return dataclasses.replace(
-            config,
-            head=HeadConfig(projector_output_norm="affine"),
-            finetune=dataclasses.replace(config.finetune, optimizer=sgd),
-        )
+        return dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, optimizer=sgd))
     if recipe == "reference":
         sgd = OptimizerConfig(
             name="sgd", learning_rate=0.05, scale_with_batch=True, weight_decay=1e-4, schedule="cosine"
@@ -404,6 +404,7 @@ OVERRIDES = {
     "stem": "backbone.stem",
     "width": "backbone.width",
     "projector_dim": "head.projector_dim",
+    "projector_output_norm": "head.projector_output_norm",
     "predictor_dim": "head.predictor_dim",
     "epochs": "pretrain.epochs",
     "micro_batch_size": "pretrain.micro_batch_size",

@@ -94,6 +94,7 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_integer("pretrain_images", None, "Pretrain on at most so many images.")
     flags.DEFINE_integer("noise_images", None, "Number of random images in the arm that pretrains on noise.")
     flags.DEFINE_integer("noise_size", None, "Their side in pixels; the data set's own by default, 224 in the paper.")
+    flags.DEFINE_string("projector_output_norm", None, "Batch norm on the projector's output: none, plain, affine.")
     flags.DEFINE_string("dtype", None, "Compute type: float32 or bfloat16.")
     define_evaluation_flags()
 

@@ -5,6 +5,9 @@ from jaxtyping import Array, Float, Int
 
 from simsiam_jax.losses import l2_normalize
 
+# Measured values by name, as result files hold them.
+Numbers = dict[str, float | int]
+
 
 def top1(scores: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, ""]:
     """The share, in 0..1, of rows whose largest score stands at the label."""

@@ -32,7 +32,7 @@ from simsiam_jax.data.views import unnormalise
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
 from simsiam_jax.eval.knn import knn_top1
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.metrics import z_spread
+from simsiam_jax.metrics import Numbers, z_spread
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.report.results import EXPERIMENT_FILE, Result, append_results, environment, read_results
 from simsiam_jax.train.checkpoints import Checkpoints
@@ -357,7 +357,7 @@ class Unit:
             "seed": self.seed,
         }
 
-    def record(self, stage: str, measured: dict[str, dict[str, float]], seconds: float) -> None:
+    def record(self, stage: str, measured: dict[str, Numbers], seconds: float) -> None:
         """Appends a stage's numbers, a line a split, to results.jsonl."""
         env = environment(device_name())
         settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
@@ -397,7 +397,7 @@ def pretrain(unit: Unit) -> Trained:
         seed=unit.seed,
     )
 
-    def measure(state: TrainState, epoch: int) -> dict[str, float]:
+    def measure(state: TrainState, epoch: int) -> Numbers:
         watched = over_split(
             programs.heldout, state.variables, data.validation, batch_size=_EVALUATION_BATCH, seed=unit.seed
         )
@@ -429,7 +429,7 @@ def pretrain(unit: Unit) -> Trained:
     )
 
 
-def pretrain_metrics(trained: Trained) -> dict[str, dict[str, float]]:
+def pretrain_metrics(trained: Trained) -> dict[str, Numbers]:
     """The last epoch's numbers by split, as results.jsonl has them."""
     last = trained.history[-1]
     speeds = [line["images_per_second"] for line in trained.history]
@@ -448,7 +448,7 @@ def pretrain_metrics(trained: Trained) -> dict[str, dict[str, float]]:
     }
 
 
-def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """Nearest neighbours among the labelled images; nothing is learned or chosen."""
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
     features = unit.programs.features
@@ -470,7 +470,7 @@ def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]
     }
 
 
-def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """A linear probe on frozen features; its penalty is chosen on validation."""
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
     features, validation, test = unit.programs.features, unit.data.validation, unit.data.test
@@ -488,7 +488,7 @@ def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, dict[str, floa
     }
 
 
-def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, dict[str, float]]:
+def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """Fine-tuning of all weights; the epoch is chosen on validation."""
     config, data, programs = unit.config.finetune, unit.data, unit.programs
     labelled = labelled_subset(data.train, unit.config, seed=unit.seed)
@@ -527,7 +527,7 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, dict[str, fl
     }
 
 
-EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, dict[str, float]]]] = {
+EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {
     "knn": evaluate_knn,
     "linear": evaluate_linear,
     "finetune": evaluate_finetune,

@@ -19,15 +19,15 @@ class Projector(nn.Module):
     Attributes:
       dim: Width of the hidden layers and of the output.
       layers: Number of fully connected layers.
-      output_norm: Batch norm on the output: `none` (the paper's text), `affine` (its code: with scale and bias)
-        or `plain` (SimSiam's own: without).
+      output_norm: Batch norm on the output: `affine` (the paper's code: with scale and bias), `plain` (SimSiam's
+        own: without) or `none`.
       dtype: Compute type.
       axis_name: As in the backbone.
     """
 
     dim: int = 1024
     layers: int = 3
-    output_norm: Literal["none", "plain", "affine"] = "none"
+    output_norm: Literal["none", "plain", "affine"] = "affine"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -92,7 +92,7 @@ class SimSiam(nn.Module):
     backbone: nn.Module
     projector_dim: int = 1024
     projector_layers: int = 3
-    projector_output_norm: Literal["none", "plain", "affine"] = "none"
+    projector_output_norm: Literal["none", "plain", "affine"] = "affine"
     predictor_dim: int = 256
     dtype: Any = jnp.float32
     axis_name: str | None = None

@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 
 from simsiam_jax.config import OptimizerConfig, require
 from simsiam_jax.data.feed import Batch, epoch_order, gather
+from simsiam_jax.metrics import Numbers
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.optimizer import learning_rates
 from simsiam_jax.train.progress import ProgressLine
@@ -197,7 +198,7 @@ class Trained(NamedTuple):
     state: TrainState
     best: dict[str, Any]
     best_epoch: int
-    history: list[dict[str, float]]
+    history: list[Numbers]
     seconds: float
 
 
@@ -207,7 +208,7 @@ def fit(
     plan: Plan,
     run_epoch: RunEpoch,
     *,
-    measure: Callable[[TrainState, int], dict[str, float]],
+    measure: Callable[[TrainState, int], Numbers],
     folder: Path,
     title: str,
     select: str | None = None,
@@ -299,10 +300,10 @@ def as_dict(restored: Any) -> dict[str, Any]:
     return restored if isinstance(restored, dict) else vars(restored)
 
 
-def _write_lines(path: Path, lines: list[dict[str, float]]) -> None:
+def _write_lines(path: Path, lines: list[Numbers]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _append_line(path: Path, line: dict[str, float]) -> None:
+def _append_line(path: Path, line: Numbers) -> None:
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -6,7 +6,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
 
 @flax.struct.dataclass
@@ -14,13 +13,13 @@ class TrainState:
     """Parameters, batch statistics and optimiser state, all unreplicated.
 
     Attributes:
-      step: Micro-steps done.
+      step: int32 scalar, micro-steps done.
       params: float32 parameters.
       batch_stats: float32 running statistics; empty for networks without batch norm.
       opt_state: The optimiser's state.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Any
     batch_stats: Any
     opt_state: Any

@@ -137,7 +137,7 @@ def finetune_step(
 
 
 def compile_step(
-    step: Step, devices: Sequence[jax.Device] | None = None
+    step: Step, devices: Sequence[Any] | None = None
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
     """`step` on all local devices (or on these): the batch has a leading device axis, the state is donated."""
     return jax.pmap(

@@ -1,0 +1,132 @@
+"""The launchers as a person runs them: every mistake is one line and exit code 2."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def launch(module, *flags, timeout=300, **environment):
+    """Runs a launcher in a process of its own, as the only user of one CPU device."""
+    env = {**os.environ, "XLA_FLAGS": "", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *flags],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def refused(result, *words):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate"])
+def test_help_answers_within_two_seconds(module):
+    launch(module, "--help")  # once to compile Python's own files
+    begun = time.monotonic()
+    result = launch(module, "--help")
+    assert time.monotonic() - begun < 2.0
+    assert result.returncode == 0
+    assert "--workdir" in result.stdout
+    assert "Command: python -m experiments." in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--arms=none,nonsense"], ["--arms", "'nonsense'", "none, random, in_domain"]),
+        (["--arms="], ["--arms", "no arm"]),
+        (["--backbone=resnet81"], ["--backbone=resnet81", "did you mean resnet18"]),
+        (["--stem=vgg"], ["unknown stem 'vgg'", "paper32"]),
+        (["--dataset=mnist"], ["'mnist'", "--dataset", "digits, fashion_mnist"]),
+        (["--dataset=random_images"], ["random_images", "no labels"]),
+        (["--recipe=soup"], ["--recipe=soup", "paper, code, reference"]),
+        (["--preset=huge"], ["--preset=huge", "smoke, small, paper"]),
+        (["--evals=guess"], ["--evals", "'guess'", "knn, linear, finetune"]),
+        (["--dtype=float16"], ["--dtype", "float32 or bfloat16"]),
+        (["--micro_batch_size=0"], ["--micro_batch_size", "at least 2"]),
+        (["--accumulation=0"], ["--accumulation", "at least 1"]),
+        (["--accumulation=-3"], ["--accumulation", "-3"]),
+        (["--epochs=0"], ["--epochs", "at least 1"]),
+        (["--learning_rate=0"], ["--learning_rate", "positive"]),
+        (["--seeds=0"], ["--seeds", "at least 1"]),
+        (["--width=0"], ["--width", "at least 1"]),
+        (["--image_size=0"], ["image_size", "at least 1"]),
+        (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
+        (["--labels_per_class=0"], ["--labels_per_class", "at least 1"]),
+        (["--noise_images=1"], ["--noise_images", "at least 2"]),
+        (["--epochs=many"], ["--epochs", "many"]),
+        (["--no_such_flag=1"], ["no_such_flag"]),
+        (["stray"], ["'stray'", "flags"]),
+    ],
+)
+def test_a_mistake_in_a_flag_is_one_line(flags, words, tmp_path):
+    refused(launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", *flags), *words)
+    assert not (tmp_path / "w" / "results.jsonl").exists()
+
+
+def test_more_labels_than_exist_names_the_smallest_class(tmp_path):
+    result = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--labels_per_class=500")
+    refused(result, "--labels_per_class=500")
+
+
+def test_accumulation_beyond_an_epoch_is_refused_before_training(tmp_path):
+    flags = ["--pretrain_images=128", "--micro_batch_size=32", "--accumulation=8"]
+    result = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--preset=smoke", *flags)
+    refused(result, "--accumulation=8", "4 micro-batches of 32")
+
+
+def test_a_micro_batch_that_the_devices_cannot_share_is_refused(tmp_path):
+    result = launch(
+        "demo",
+        f"--workdir={tmp_path / 'w'}",
+        f"--data_dir={tmp_path}",
+        "--micro_batch_size=33",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    refused(result, "--micro_batch_size=33", "2 devices")
+
+
+def test_a_missing_data_set_names_package_flag_and_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = launch(
+        "table1_fashion_mnist",
+        f"--workdir={tmp_path / 'w'}",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--manual_dir={tmp_path / 'empty'}",
+    )
+    refused(result, "--manual_dir", "train-images-idx3-ubyte.gz")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = launch("demo", f"--workdir={tmp_path / 'file' / 'w'}", f"--data_dir={tmp_path}")
+    refused(result, "--workdir", "cannot be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_workdir_without_permission_is_refused(tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    refused(launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"), "--workdir", "cannot be written")
+
+
+def test_evaluate_needs_a_checkpoint(tmp_path):
+    refused(launch("evaluate"), "--checkpoint")
+    refused(launch("evaluate", f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}", "WORKDIR/ARM/seed-K/pretrain")

@@ -1,0 +1,219 @@
+"""The whole way through, on the real digits at the smallest size."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simsiam_jax.report.results import read_results
+from tests.test_launch import ROOT, launch, refused
+
+NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
+
+
+def _numbers(workdir):
+    """What was measured, without times, speeds and the revision."""
+    found = {}
+    for result in read_results(workdir):
+        metrics = {name: value for name, value in result.metrics.items() if name != "images_per_second"}
+        found[(result.arm, result.seed, result.eval, result.split)] = (metrics, result.config_hash)
+    return found
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    base = tmp_path_factory.mktemp("study")
+    return base / "done", base / "data", base / "xla"
+
+
+def _demo(places, workdir, *flags, **kwargs):
+    _, data, cache = places
+    return launch(
+        "demo",
+        "--preset=smoke",
+        "--epochs=3",
+        f"--workdir={workdir}",
+        f"--data_dir={data}",
+        *flags,
+        JAX_COMPILATION_CACHE_DIR=str(cache),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(places):
+    """The finished workdir of the demo's smoke preset, and what it printed."""
+    result = _demo(places, places[0])
+    assert result.returncode == 0, result.stderr
+    return places[0], result
+
+
+def test_every_unit_leaves_its_lines_and_the_table_is_printed(demo):
+    workdir, result = demo
+    arms = ("none", "random", "in_domain")
+    expected = {
+        (arm, 0, name, split)
+        for arm in arms
+        for name in ("knn", "linear", "finetune")
+        for split in ("validation", "test")
+    }
+    expected |= {(arm, 0, "pretrain", split) for arm in arms[1:] for split in ("train", "validation")}
+    assert set(_numbers(workdir)) == expected
+    line = json.loads((workdir / "results.jsonl").read_text().splitlines()[0])
+    assert set(NAMES) < set(line)
+    assert {"seconds", "git_revision", "versions", "device"} < set(line)
+    assert all(
+        0 <= metrics["top1"] <= 1 for (_, _, name, _), (metrics, _) in _numbers(workdir).items() if name != "pretrain"
+    )
+    for words in ("no pretraining", "random images", "digits images", "index.html", "results.jsonl"):
+        assert words in result.stdout
+    assert (workdir / "report" / "index.html").stat().st_size > 50_000
+
+
+def test_the_settings_are_printed_and_saved(demo):
+    workdir, result = demo
+    assert "projector_dim=64" in result.stdout
+    saved = json.loads((workdir / "in_domain" / "seed-0" / "pretrain" / "config.json").read_text())
+    assert saved["config"]["head"]["projector_dim"] == 64
+    assert (saved["arm"], saved["pretrain"], saved["stage"]) == ("in_domain", "digits", "pretrain")
+
+
+def test_stages_leave_metrics_checkpoints_and_tensorboard_events(demo):
+    folder = demo[0] / "in_domain" / "seed-0" / "pretrain"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"loss", "learning_rate", "images_per_second", "heldout_loss", "z_spread", "knn_top1"} <= set(lines[-1])
+    assert (folder / "checkpoints" / "3").is_dir()
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+def test_a_plain_pipe_gets_plain_lines_with_loss_rate_speed_and_time_left(demo):
+    lines = [line for line in demo[1].stderr.splitlines() if line.startswith("in_domain seed 0 pretrain: 100%")]
+    assert len(lines) == 1
+    for words in ("epoch 3", "loss", "lr", "images/s", "s left"):
+        assert words in lines[0]
+    assert "\x1b" not in demo[1].stderr
+
+
+def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(demo):
+    # kNN of the arm without pretraining is a function of the seed: a second run of it alone says the same.
+    workdir, _ = demo
+    results = {(r.arm, r.eval): r for r in read_results(workdir) if r.split == "test" and r.eval == "knn"}
+    assert len({r.config_hash for r in results.values()}) == 3
+    assert {r.pretrain for r in results.values()} == {"none", "random_images", "digits"}
+
+
+def test_running_again_repeats_nothing(demo, places):
+    workdir, _ = demo
+    before = (workdir / "results.jsonl").read_bytes()
+    result = _demo(places, workdir)
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "results.jsonl").read_bytes() == before
+    assert "micro-steps" not in result.stderr
+
+
+def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, places, tmp_path):
+    _, data, cache = places
+    workdir = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "experiments.demo",
+            "--preset=smoke",
+            "--epochs=3",
+            f"--workdir={workdir}",
+            f"--data_dir={data}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    log = workdir / "in_domain" / "seed-0" / "pretrain" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on" in stderr
+    assert len(_numbers(workdir)) < len(_numbers(demo[0]))
+    result = _demo(places, workdir)
+    assert result.returncode == 0, result.stderr
+    assert _numbers(workdir) == _numbers(demo[0])
+
+
+def test_a_workdir_of_another_experiment_is_refused(demo, places):
+    workdir, _ = demo
+    result = launch("table1_fashion_mnist", "--preset=smoke", f"--workdir={workdir}", f"--data_dir={places[1]}")
+    refused(result, "holds results of demo", "--workdir")
+
+
+def test_a_workdir_with_other_settings_is_refused_and_names_them(demo, places):
+    workdir, _ = demo
+    before = (workdir / "results.jsonl").read_bytes()
+    refused(_demo(places, workdir, "--labels_per_class=6"), "labels_per_class: 5 -> 6", "--workdir")
+    assert (workdir / "results.jsonl").read_bytes() == before
+
+
+def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, places, tmp_path):
+    workdir, _ = demo
+    checkpoint = workdir / "in_domain" / "seed-0" / "pretrain"
+    flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}"]
+    result = launch("evaluate", "--eval=linear", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    assert result.returncode == 0, result.stderr
+    table, alone = _numbers(workdir), _numbers(tmp_path / "e")
+    assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
+    for split in ("validation", "test"):
+        assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
+    refused(launch("evaluate", "--width=16", *flags), "--width=16", "width 8")
+    refused(launch("evaluate", "--image_size=32", *flags), "--image_size=32", "image_size 16")
+    refused(launch("evaluate", "--backbone=vit_s", *flags), "--backbone=vit_s", "resnet18")
+
+
+def test_a_damaged_checkpoint_gives_one_clear_line(demo, places, tmp_path):
+    folder = tmp_path / "pretrain"
+    shutil.copytree(demo[0] / "in_domain" / "seed-0" / "pretrain", folder)
+    for path in (folder / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(path.read_bytes()[:-5000])
+    result = launch("evaluate", "--eval=knn", f"--checkpoint={folder}", f"--data_dir={places[1]}")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "no checkpoint can be restored" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_pairs_of_the_report_are_views_of_the_training_images(demo):
+    with np.load(demo[0] / "pairs.npz") as pairs:
+        assert pairs["originals"].dtype == np.uint8
+        assert pairs["originals"].shape == (8, 8, 8, 3)
+        for name in ("view1", "view2"):
+            assert pairs[name].shape == (8, 16, 16, 3)
+            assert pairs[name].min() >= 0
+            assert pairs[name].max() <= 1
+        assert np.abs(pairs["view1"] - pairs["view2"]).mean() > 0.01
+
+
+def test_no_tensorflow_and_no_torch_at_run_time():
+    code = """
+import sys, experiments.demo, simsiam_jax.study, simsiam_jax.report.page
+print([name for name in ("tensorflow", "torch") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_launcher_is_one_short_file():
+    for path in Path(ROOT, "experiments").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 80, path
