@@ -17,6 +17,7 @@ SMALL = {
     "projector_dim": 512,
     "predictor_dim": 128,
     "epochs": 30,
+    "warmup_epochs": 2.0,
     "knn_every": 10,
     "micro_batch_size": 32,
     "accumulation": 1,

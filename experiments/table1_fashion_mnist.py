@@ -25,6 +25,7 @@ SMALL = {
     "pretrain_images": 10_000,
     "noise_images": 1000,
     "epochs": 10,
+    "warmup_epochs": 0.5,
     "knn_every": 2,
     "micro_batch_size": 64,
     "accumulation": 1,

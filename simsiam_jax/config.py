@@ -410,6 +410,7 @@ OVERRIDES = {
     "micro_batch_size": "pretrain.micro_batch_size",
     "accumulation": "pretrain.accumulation",
     "learning_rate": "pretrain.optimizer.learning_rate",
+    "warmup_epochs": "pretrain.optimizer.warmup_epochs",
     "knn_every": "pretrain.knn_every",
     "pretrain_images": "pretrain.max_images",
     "labels_per_class": "evaluation.labels_per_class",

@@ -42,6 +42,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "pretrain_images": 256,
         "noise_images": 128,
         "epochs": 2,
+        "warmup_epochs": 0.5,
         "knn_every": 1,
         "micro_batch_size": 32,
         "accumulation": 1,
@@ -53,6 +54,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {
         "width": 16,
         "epochs": 30,
+        "warmup_epochs": 2.0,
         "accumulation": 1,
         "learning_rate": 1e-3,
         "labels_per_class": 10,
@@ -91,6 +93,7 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_integer("micro_batch_size", None, "Images of a micro-batch, over which batch statistics are taken.")
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update.")
     flags.DEFINE_float("learning_rate", None, "Peak learning rate of pretraining (not scaled by the batch).")
+    flags.DEFINE_float("warmup_epochs", None, "Epochs over which the learning rate of pretraining rises.")
     flags.DEFINE_integer("pretrain_images", None, "Pretrain on at most so many images.")
     flags.DEFINE_integer("noise_images", None, "Number of random images in the arm that pretrains on noise.")
     flags.DEFINE_integer("noise_size", None, "Their side in pixels; the data set's own by default, 224 in the paper.")

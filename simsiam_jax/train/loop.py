@@ -264,6 +264,7 @@ def fit(
                     progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
 
                 indices, hypers = plan.epoch(epoch)
+                progress.resume()
                 state, metrics = run_epoch(state, split, indices, hypers, show)
                 training = time.monotonic() - epoch_begun
                 line = {

@@ -24,9 +24,11 @@ class ProgressLine:
         self._title = title
         self._total = total
         self._steps = 0
+        self._timed = 0
         self._before = done
         self._images_per_step = images_per_step
-        self._started = self._printed = time.monotonic()
+        self._training = 0.0
+        self._started = self._printed = self._mark = time.monotonic()
         self._console = Console(file=sys.stderr, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -49,21 +51,28 @@ class ProgressLine:
     def __exit__(self, *_: Any) -> None:
         self._bar.stop()
 
+    def resume(self) -> None:
+        """Says that training goes on; the time since it was last heard of went into measuring and saving."""
+        self._mark = time.monotonic()
+
     def advance(self, steps: int, *, epoch: int, loss: float, learning_rate: float) -> None:
         """Counts `steps` more micro-steps and shows the newest numbers."""
-        if not self._steps:
+        now = time.monotonic()
+        if self._steps:
+            self._training += now - self._mark
+            self._timed += steps
+        else:
             # The first step's time is the compiler's.
-            self._started = time.monotonic()
+            self._started = now
+        self._mark = now
         self._steps += steps
-        elapsed = time.monotonic() - self._started
-        speed = (self._steps - steps) * self._images_per_step / elapsed if elapsed > 0 else 0.0
+        speed = self._timed * self._images_per_step / self._training if self._training else 0.0
         numbers = f"epoch {epoch}  loss {loss:+.4f}  lr {learning_rate:.2e}  {speed:,.0f} images/s"
         self._bar.update(self._task, advance=steps, numbers=numbers)
         done = self._before + self._steps
-        now = time.monotonic()
         late = now - self._printed >= _SECONDS_BETWEEN_PLAIN_LINES
         if not self._console.is_terminal and (late or done == self._total):
             self._printed = now
-            left = (self._total - done) * self._images_per_step / speed if speed else 0.0
+            left = (self._total - done) * (now - self._started) / max(self._timed, 1)
             share = f"{done / self._total:4.0%}"
             self._console.print(f"{self._title}: {share}  {numbers}  {left:,.0f} s left", highlight=False)
