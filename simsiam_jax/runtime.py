@@ -4,7 +4,6 @@ Launchers call `configure` before anything imports jax; whatever the user has se
 """
 
 import os
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -16,13 +15,7 @@ _EIGEN_CONVOLUTIONS_KNOWN_TO = ("0.10.",)
 
 
 def configure() -> None:
-    """Sets XLA_FLAGS and jax's persistent compilation cache, where the user has set neither.
-
-    Raises:
-      RuntimeError: If jax's backends were loaded before, when the flags would come too late to count.
-    """
-    if "jax" in sys.modules and _backends_started():
-        raise RuntimeError("runtime.configure() must be called before jax's first use")
+    """Sets XLA_FLAGS and jax's persistent compilation cache, where the user has set neither."""
     flags = os.environ.get("XLA_FLAGS", "")
     name = _EIGEN_CONVOLUTIONS.split("=", maxsplit=1)[0]
     if name not in flags and metadata.version("jaxlib").startswith(_EIGEN_CONVOLUTIONS_KNOWN_TO):
@@ -30,9 +23,3 @@ def configure() -> None:
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_home / "simsiam_jax" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-
-
-def _backends_started() -> bool:
-    from jax._src import xla_bridge  # the public API has no question that does not itself start a backend
-
-    return xla_bridge.backends_are_initialized()

@@ -322,6 +322,7 @@ class Unit:
       arm: Its name.
       row: Its row.
       seed: Its seed.
+      environment: Revision, versions and device, as they were when the run started.
     """
 
     study: Study
@@ -330,6 +331,7 @@ class Unit:
     arm: str
     row: Row
     seed: int
+    environment: dict[str, Any]
 
     @property
     def config(self) -> Config:
@@ -359,7 +361,6 @@ class Unit:
 
     def record(self, stage: str, measured: dict[str, Numbers], seconds: float) -> None:
         """Appends a stage's numbers, a line a split, to results.jsonl."""
-        env = environment(device_name())
         settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
         append_results(
             self.study.workdir,
@@ -375,9 +376,7 @@ class Unit:
                     metrics=metrics,
                     seconds=seconds,
                     config_hash=config_hash(settings),
-                    git_revision=env["git_revision"],
-                    versions=env["versions"],
-                    device=env["device"],
+                    **self.environment,
                 )
                 for split, metrics in measured.items()
             ],
@@ -593,9 +592,10 @@ def run(study: Study) -> None:
     open_workdir(study, data)
     save_pairs(study, data)
     programs = Programs(study.config, data.num_classes)
+    started = environment(device_name())
     for seed in study.seeds:
         for arm, row in study.rows.items():
-            run_unit(Unit(study, programs, data, arm, row, seed))
+            run_unit(Unit(study, programs, data, arm, row, seed, started))
 
 
 def _check_plan(study: Study, images: ImageSplit) -> None:
@@ -627,7 +627,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     backbone = restore_backbone(programs, pretrained)
     open_workdir(study, data)
     ((arm, row),), (seed,) = study.rows.items(), study.seeds
-    unit = Unit(study, programs, data, arm, row, seed)
+    unit = Unit(study, programs, data, arm, row, seed, environment(device_name()))
     done = finished(unit)
     evaluate(unit, tuple(name for name in study.evals if name not in done), backbone)
 

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +6,7 @@ import optax
 import pytest
 
 from simsiam_jax.config import OptimizerConfig
+from simsiam_jax.losses import cross_entropy
 from simsiam_jax.train.optimizer import direction, learning_rates, scale_updates
 
 
@@ -53,6 +55,22 @@ def test_accumulated_gradients_make_the_update_of_their_mean(name):
     np.testing.assert_allclose(accumulated["w"], whole["w"], rtol=1e-6)
     unfinished = _descend(direction(config, accumulation=4), params, gradients[:3], 0.1)
     np.testing.assert_array_equal(unfinished["w"], params["w"])
+
+
+def test_micro_batches_make_the_update_of_one_large_batch_where_no_batch_norm_is_involved():
+    layer = nn.Dense(3)
+    images = jax.random.normal(jax.random.key(0), (32, 7))
+    labels = jnp.arange(32) % 3
+    params = layer.init(jax.random.key(1), images)["params"]
+
+    def gradient(rows):
+        return jax.grad(lambda p: cross_entropy(layer.apply({"params": p}, images[rows]), labels[rows]))(params)
+
+    config = OptimizerConfig(name="adam", weight_decay=1e-2)
+    whole = _descend(direction(config), params, [gradient(slice(0, 32))], 0.1)
+    parts = [gradient(slice(start, start + 8)) for start in range(0, 32, 8)]
+    accumulated = _descend(direction(config, accumulation=4), params, parts, 0.1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), accumulated, whole)
 
 
 def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine():

@@ -26,8 +26,8 @@ from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step, sha
 # progress line tells the truth.
 _STEPS_IN_FLIGHT = 2
 
-# Micro-steps in one call on an accelerator: few calls an epoch, and a progress line that moves.
-_STEPS_PER_SCAN = 256
+# The most micro-steps in one call on an accelerator: a call or two an epoch, and a progress line that moves.
+_STEPS_PER_SCAN = 1024
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -172,8 +172,8 @@ def _scanned(compiled: Callable[..., Any]) -> RunEpoch:
             resident[id(split)] = (split, jax.device_put(parts, everywhere))
         _, on_device = resident[id(split)]
         metrics = []
-        for start in range(0, len(indices), _STEPS_PER_SCAN):
-            part = slice(start, start + _STEPS_PER_SCAN)
+        # Parts as equal as can be: each length is a program of its own.
+        for part in np.array_split(np.arange(len(indices)), -(-len(indices) // _STEPS_PER_SCAN)):
             rows = rearrange(indices[part], "step (device batch) -> device step batch", device=len(devices))
             state, measured = compiled(state, on_device, rows, Hyper(*(values[part] for values in hypers)))
             metrics.append(measured)
