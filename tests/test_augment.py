@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torchvision_import import import_torchvision
 
 from simsiam_jax.data import augment
+from tests.torchvision_import import import_torchvision
 
 # Measured: at most 1.3e-6 on 0..1 for the operations below (float32 rounding); a grey level is 4e-3.
 TOLERANCE = 3e-6

@@ -10,11 +10,11 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
-from test_results import make_result
 
 from simsiam_jax.config import InputError
 from simsiam_jax.report import figures, page, tables
 from simsiam_jax.report.results import Arm, Experiment, append_results
+from tests.test_results import make_result
 
 FINETUNE, LINEAR, KNN = ("finetune", "test"), ("linear", "test"), ("knn", "test")
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torchvision_import import import_torchvision
 
 from simsiam_jax.config import InputError, ViewSpec
 from simsiam_jax.data import augment, views
+from tests.torchvision_import import import_torchvision
 
 SIZE = 20  # the smallest size that blurs
 SPEC = ViewSpec(SIZE)
