@@ -1,5 +1,6 @@
 """A study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simsiam_jax.config import (
+    EVALS,
     Config,
     InputError,
     Row,
@@ -34,7 +36,15 @@ from simsiam_jax.eval.knn import knn_top1
 from simsiam_jax.eval.linear import fit_probe
 from simsiam_jax.metrics import Numbers, z_spread
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
-from simsiam_jax.report.results import EXPERIMENT_FILE, Result, append_results, environment, read_results
+from simsiam_jax.report.results import (
+    EXPERIMENT_FILE,
+    RESULTS_FILE,
+    Result,
+    append_results,
+    environment,
+    read_experiment,
+    read_results,
+)
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.loop import RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
@@ -235,42 +245,41 @@ def open_workdir(study: Study, data: Data | None = None) -> None:
             raise PermissionError(13, "Permission denied")
     except OSError as fault:
         raise InputError(f"--workdir={study.workdir} cannot be written ({fault.strerror}): choose another") from None
-    arms = list(study.rows)
+    known, seeds, evals = {}, (), ()
     if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except json.JSONDecodeError:
-            raise InputError(f"{path} is damaged: choose another --workdir, or delete this one") from None
+        before = read_experiment(study.workdir)
         require(
-            before["experiment"] == study.experiment,
-            f"--workdir={study.workdir} holds results of {before['experiment']}, not of {study.experiment}: "
+            before.experiment == study.experiment,
+            f"--workdir={study.workdir} holds results of {before.experiment}, not of {study.experiment}: "
             "choose another --workdir",
         )
-        changed = differences(before["config"], to_dict(study.config))
+        changed = differences(before.config, to_dict(study.config))
         require(
             not changed,
             f"--workdir={study.workdir} holds results with other settings ({'; '.join(changed[:3])}"
             f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
         )
-        known, seeds = {arm["name"]: arm for arm in before["arms"]}, before["seeds"]
+        known = {arm.name: dataclasses.asdict(arm) for arm in before.arms}
+        seeds, evals = before.seeds, before.evals
     else:
-        stray = study.workdir / "results.jsonl"
+        stray = study.workdir / RESULTS_FILE
         require(not stray.exists(), f"{stray} belongs to an unknown experiment: choose another --workdir")
-        known, seeds = {}, []
     if data is None:
         return
     now = {
         name: {"name": name, "label": row.label.format(dataset=study.config.dataset), "paper": dict(row.paper)}
         for name, row in study.rows.items()
     }
+    # The first arm is what the others are compared with: a run of some arms alone does not change which that is.
+    order = known if known.keys() >= now.keys() else {**now, **known}
     description = {
         "experiment": study.experiment,
         "title": study.title,
         "question": study.question,
         "dataset": study.config.dataset,
         "command": study.command,
-        "arms": [{**known, **now}[name] for name in dict.fromkeys([*known, *arms])],
-        "evals": list(study.evals),
+        "arms": [{**known, **now}[name] for name in order],
+        "evals": [name for name in EVALS if name in {*evals, *study.evals}],
         "seeds": sorted({*study.seeds, *seeds}),
         "config": to_dict(study.config),
         "data": {

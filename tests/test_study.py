@@ -153,6 +153,16 @@ def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, plac
     assert _numbers(workdir) == _numbers(demo[0])
 
 
+def test_running_some_arms_alone_keeps_the_reference_arm(demo, places):
+    workdir, _ = demo
+    before = json.loads((workdir / "experiment.json").read_text())
+    result = _demo(places, workdir, "--arms=in_domain", "--evals=knn")
+    assert result.returncode == 0, result.stderr
+    after = json.loads((workdir / "experiment.json").read_text())
+    assert [arm["name"] for arm in after["arms"]] == ["none", "random", "in_domain"]
+    assert after["evals"] == before["evals"] == ["knn", "linear", "finetune"]
+
+
 def test_a_workdir_of_another_experiment_is_refused(demo, places):
     workdir, _ = demo
     result = launch("table1_fashion_mnist", "--preset=smoke", f"--workdir={workdir}", f"--data_dir={places[1]}")
