@@ -4,7 +4,7 @@ ResNet-18 of width 16 on 1,197 real 8×8 digits shown at 16×16: no pretraining,
 pretraining on the digits without their labels, each then evaluated with three labels of each class, three seeds.
 
 Command: python -m experiments.demo      (or `make demo`, which installs everything first)
-Cost: about 6 minutes on two CPU cores, and 2 GB of memory; no download.
+Cost: about 5 minutes (7 with the installation) on two CPU cores, and 2 GB of memory; no download.
 """
 
 from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table
