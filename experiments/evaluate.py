@@ -10,7 +10,6 @@ from absl import flags
 
 from simsiam_jax import launch
 from simsiam_jax.config import EVALS, OVERRIDES, Row, Study, require, with_overrides
-from simsiam_jax.data.datasets import dataset_info
 
 EXPERIMENT = "evaluate"
 
@@ -22,11 +21,8 @@ def main() -> None:
     pretrained = launch.open_pretrained(folder)
     config = pretrained.config
     if values.dataset is not None:
-        require(
-            dataset_info(values.dataset).num_classes > 0, f"--dataset={values.dataset} has no labels to evaluate with"
-        )
         config = launch.on_dataset(config, values.dataset)
-    launch.check_same_network(pretrained, folder)
+    launch.check_same_network(pretrained)
     config = with_overrides(config, launch.given(OVERRIDES))
     folders = launch.folders(workdir=values.workdir or str(folder.parent / "evaluate"))
     launch.run_study(

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,7 +118,7 @@ def define_evaluation_flags() -> None:
     flags.DEFINE_integer("finetune_batch_size", None, "Images of an update of fine-tuning.")
 
 
-def given(names: Mapping[str, Any]) -> dict[str, Any]:
+def given(names: Iterable[str]) -> dict[str, Any]:
     """The values of those flags, of `names`, that were given."""
     return {
         name: flags.FLAGS[name].value for name in names if name in flags.FLAGS and flags.FLAGS[name].value is not None
@@ -134,7 +134,7 @@ def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config,
     values = flags.FLAGS
     info = dataset_info(values.dataset)
     require(values.preset in presets, f"--preset={values.preset}: unknown preset; known: {', '.join(presets)}")
-    settings = {"image_size": info.image_size, **presets[values.preset], **given({"image_size": None, "seeds": None})}
+    settings = {"image_size": info.image_size, **presets[values.preset], **given(("image_size", "seeds"))}
     image_size, seeds = settings.pop("image_size"), settings.pop("seeds")
     config = recipe_config(
         values.recipe,
@@ -332,7 +332,7 @@ def open_pretrained(folder: Path) -> Pretrained:
         raise InputError(f"{path} is damaged or of another program") from None
 
 
-def check_same_network(pretrained: Pretrained, folder: Path) -> None:
+def check_same_network(pretrained: Pretrained) -> None:
     """Refuses flags that describe another network than the checkpoint's.
 
     Raises:
@@ -348,7 +348,8 @@ def check_same_network(pretrained: Pretrained, folder: Path) -> None:
     for flag, wanted in given(has).items():
         require(
             wanted == has[flag],
-            f"--{flag}={wanted}: the checkpoint {folder} was pretrained with {flag} {has[flag]}; leave the flag out",
+            f"--{flag}={wanted}: the checkpoint {pretrained.folder} was pretrained with {flag} {has[flag]}; "
+            "leave the flag out",
         )
 
 

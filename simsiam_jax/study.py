@@ -46,7 +46,7 @@ from simsiam_jax.report.results import (
     read_results,
 )
 from simsiam_jax.train.checkpoints import Checkpoints
-from simsiam_jax.train.loop import RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
+from simsiam_jax.train.loop import Plan, RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import TrainState, create_state
 from simsiam_jax.train.steps import (
@@ -375,16 +375,13 @@ class Unit:
             self.study.workdir,
             [
                 Result(
-                    experiment=self.study.experiment,
-                    arm=self.arm,
                     backbone=self.config.backbone.name,
-                    pretrain=self.row.source(self.config.dataset),
-                    seed=self.seed,
                     eval=stage,
                     split=split,
                     metrics=metrics,
                     seconds=seconds,
                     config_hash=config_hash(settings),
+                    **self.identity(),
                     **self.environment,
                 )
                 for split, metrics in measured.items()
@@ -392,18 +389,27 @@ class Unit:
         )
 
 
-def pretrain(unit: Unit) -> Trained:
-    """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
-    config, data, programs = unit.config, unit.data, unit.programs
-    images = pretraining_images(unit.study, data, unit.row, seed=unit.seed)
-    plan = make_plan(
+def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
+    """The plan of pretraining on these images.
+
+    Raises:
+      InputError: If an epoch of them is shorter than one update.
+    """
+    return make_plan(
         len(images),
         optimizer=config.pretrain.optimizer,
         micro_batch_size=config.pretrain.micro_batch_size,
         accumulation=config.pretrain.accumulation,
         epochs=config.pretrain.epochs,
-        seed=unit.seed,
+        seed=seed,
     )
+
+
+def pretrain(unit: Unit) -> Trained:
+    """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
+    config, data, programs = unit.config, unit.data, unit.programs
+    images = pretraining_images(unit.study, data, unit.row, seed=unit.seed)
+    plan = pretraining_plan(config, images, seed=unit.seed)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
         watched = over_split(
@@ -597,7 +603,8 @@ def run(study: Study) -> None:
     data = load_data(study)
     for row in study.rows.values():
         if row.pretrain != "none":
-            _check_plan(study, pretraining_images(study, data, row, seed=0))
+            # An epoch that is too short is refused here rather than after the first arm.
+            pretraining_plan(study.config, pretraining_images(study, data, row, seed=0), seed=0)
     open_workdir(study, data)
     save_pairs(study, data)
     programs = Programs(study.config, data.num_classes)
@@ -605,18 +612,6 @@ def run(study: Study) -> None:
     for seed in study.seeds:
         for arm, row in study.rows.items():
             run_unit(Unit(study, programs, data, arm, row, seed, started))
-
-
-def _check_plan(study: Study, images: ImageSplit) -> None:
-    config = study.config.pretrain
-    make_plan(
-        len(images),
-        optimizer=config.optimizer,
-        micro_batch_size=config.micro_batch_size,
-        accumulation=config.accumulation,
-        epochs=1,
-        seed=0,
-    )
 
 
 def run_evaluations(study: Study, pretrained: Path) -> None:

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 def digest(tree: Any) -> str:
     """sha256 of a tree's paths, dtypes, shapes and bytes."""
     total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    for path, leaf in _leaves(tree):
         value = np.ascontiguousarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
+        total.update(f"{path} {value.dtype} {value.shape}".encode())
         total.update(value.tobytes())
     return total.hexdigest()
 
