@@ -19,7 +19,7 @@ PAPER = {
 ROWS = {name: dataclasses.replace(row, paper=PAPER[name]) for name, row in TABLE1_ROWS.items()}
 
 SMALL = {
-    "width": 16,
+    "width": 0.25,
     "projector_dim": 512,
     "predictor_dim": 128,
     "pretrain_images": 10_000,

@@ -75,15 +75,27 @@ class ViewSpec:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which backbone, and the fields that differ from its defaults (None: the default)."""
+    """Which backbone, what its weights start from, and its fields (None: it has none such, or its default).
+
+    Attributes:
+      name: A key of `models.BACKBONES`.
+      stem: First layers of a convolutional network.
+      width: Channels as a multiple of the published network's.
+      patch_size: Of a vision transformer, in pixels.
+      drop_path: Stochastic depth's probability in the last block, 0..1.
+      init: `random`, `imagenet`, a file of weights, or `hf:OWNER/REPO`.
+    """
 
     name: str = "resnet18"
-    stem: str | None = "paper32"
-    width: int | None = None
+    stem: str | None = None
+    width: float = 1.0
+    patch_size: int | None = None
+    drop_path: float | None = None
+    init: str = "random"
 
     def fields(self) -> dict[str, Any]:
         """The fields to hand to `models.create_backbone`."""
-        values = {"stem": self.stem, "width": self.width}
+        values = {name: getattr(self, name) for name in ("stem", "width", "patch_size", "drop_path")}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -366,8 +378,10 @@ def recipe_config(
       finetune_view_changes: The same for fine-tuning.
     """
     require(recipe in RECIPES, f"--recipe={recipe}: unknown recipe; known: {', '.join(RECIPES)}")
-    # No blur for small images (paper.md, "Where its code differs", 4).
-    pretrain_views: dict[str, Any] = {"blur_probability": 0.5 if image_size > 32 else 0.0}
+    # No blur, and first layers that keep more of the image, for small ones (paper.md, "Where its code differs", 4, 6).
+    small = image_size <= 32
+    backbone = BackboneConfig(stem="paper32" if small else "imagenet", patch_size=4 if small else 16, drop_path=0.0)
+    pretrain_views: dict[str, Any] = {"blur_probability": 0.0 if small else 0.5}
     finetune_views: dict[str, Any] = {
         "crop_scale": (0.8, 1.2),
         "jitter_probability": 0.0,
@@ -380,6 +394,7 @@ def recipe_config(
         views=ViewSpec(image_size, **{**pretrain_views, **(view_changes or {})}),
         finetune_views=ViewSpec(image_size, **{**finetune_views, **(finetune_view_changes or {})}),
         recipe=recipe,
+        backbone=backbone,
     )
     if recipe == "code":
         # Differs from the paper's code: it lowers the rate on a plateau, here it follows a cosine.
@@ -403,6 +418,9 @@ OVERRIDES = {
     "backbone": "backbone.name",
     "stem": "backbone.stem",
     "width": "backbone.width",
+    "patch_size": "backbone.patch_size",
+    "drop_path": "backbone.drop_path",
+    "init": "backbone.init",
     "projector_dim": "head.projector_dim",
     "projector_output_norm": "head.projector_output_norm",
     "predictor_dim": "head.predictor_dim",

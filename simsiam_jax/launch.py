@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from simsiam_jax import runtime
 from simsiam_jax.config import (
     EVALS,
     OVERRIDES,
     RECIPES,
+    BackboneConfig,
     Config,
     InputError,
     Row,
@@ -29,6 +31,7 @@ from simsiam_jax.config import (
     with_overrides,
 )
 from simsiam_jax.data.datasets import DATASETS, dataset_info
+from simsiam_jax.models.registry import BACKBONES, backbone_fields
 
 # The flags below belong to the launcher that asks for them, which lets --help list them.
 flags.disclaim_key_flags()
@@ -36,7 +39,7 @@ flags.disclaim_key_flags()
 # Size and length for a launcher that has no better ones for its data; `paper` changes nothing.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
-        "width": 8,
+        "width": 0.125,
         "projector_dim": 64,
         "predictor_dim": 16,
         "pretrain_images": 256,
@@ -52,7 +55,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "seeds": 1,
     },
     "small": {
-        "width": 16,
+        "width": 0.25,
         "epochs": 30,
         "warmup_epochs": 2.0,
         "accumulation": 1,
@@ -89,6 +92,8 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_string("recipe", "paper", f"Method: {', '.join(RECIPES)}.")
     flags.DEFINE_integer("seeds", None, "Number of seeds; each is one more run of every arm.")
     define_network_flags()
+    flags.DEFINE_float("drop_path", None, "Stochastic depth: probability of dropping the last block, 0..1.")
+    flags.DEFINE_string("init", None, "Weights to start from: random, imagenet, a .safetensors or .pth file, hf:REPO.")
     flags.DEFINE_integer("epochs", None, "Epochs of pretraining.")
     flags.DEFINE_integer("micro_batch_size", None, "Images of a micro-batch, over which batch statistics are taken.")
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update.")
@@ -104,9 +109,10 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
 
 def define_network_flags() -> None:
     """Defines the flags that say which network it is."""
-    flags.DEFINE_string("backbone", None, "Backbone: resnet18.")
-    flags.DEFINE_string("stem", None, "First layers of ResNet-18: imagenet, paper32, cifar.")
-    flags.DEFINE_integer("width", None, "Channels of the backbone's first stage.")
+    flags.DEFINE_string("backbone", None, f"Backbone: {', '.join(BACKBONES)}.")
+    flags.DEFINE_string("stem", None, "First layers of a convolutional backbone: imagenet, paper32, cifar.")
+    flags.DEFINE_float("width", None, "Channels of the backbone as a multiple of the published network's.")
+    flags.DEFINE_integer("patch_size", None, "Patches of a vision transformer: their side in pixels.")
     flags.DEFINE_integer("image_size", None, "Side of the views in pixels.")
 
 
@@ -143,7 +149,20 @@ def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config,
         view_changes=info.views,
         finetune_view_changes=info.finetune_views,
     )
-    return with_overrides(config, {**settings, **given(OVERRIDES)}), tuple(range(seeds))
+    config = with_overrides(config, {**settings, **given(OVERRIDES)})
+    return dataclasses.replace(config, backbone=fitted(config.backbone)), tuple(range(seeds))
+
+
+def fitted(backbone: BackboneConfig) -> BackboneConfig:
+    """The backbone without the settings of a recipe or preset that it does not have.
+
+    Raises:
+      InputError: If one of them was given as a flag, or the name is unknown.
+    """
+    absent = [name for name in ("stem", "patch_size", "drop_path") if name not in backbone_fields(backbone.name)]
+    for flag, value in given(absent).items():
+        raise InputError(f"--{flag}={value}: --backbone={backbone.name} has no {flag}; leave the flag out")
+    return dataclasses.replace(backbone, **dict.fromkeys(absent))
 
 
 def run_table(
@@ -223,9 +242,6 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
       pretrained: A folder of a pretraining to evaluate, in place of pretraining.
     """
     show_config(study.config)
-    from simsiam_jax import runtime
-
-    runtime.configure()
     from rich.console import Console
 
     from simsiam_jax import study as studies
@@ -266,6 +282,7 @@ def run(main: Callable[[], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         try:
             require(len(arguments) == 1, f"unknown argument {' '.join(arguments[1:])!r}; all settings are flags")
+            runtime.configure()
             main()
         except InputError as mistake:
             fail(str(mistake))
@@ -343,6 +360,7 @@ def check_same_network(pretrained: Pretrained) -> None:
         "backbone": network.name,
         "stem": network.stem,
         "width": network.width,
+        "patch_size": network.patch_size,
         "image_size": pretrained.config.image_size,
     }
     for flag, wanted in given(has).items():

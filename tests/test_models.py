@@ -27,7 +27,7 @@ def test_resnet18_has_the_parameters_of_the_published_network():
 @pytest.mark.parametrize(("stem", "smallest"), [("imagenet", 32), ("paper32", 16), ("cifar", 8)])
 def test_stems_reduce_the_image_by_their_strides(stem, smallest):
     # At twice the smallest size the last stage has a 2×2 map.
-    backbone = create_backbone("resnet18", smallest * 2, stem=stem, width=4)
+    backbone = create_backbone("resnet18", smallest * 2, stem=stem, width=1 / 16)
     image = jnp.zeros((2, smallest * 2, smallest * 2, 3))
     _, state = jax.eval_shape(lambda: backbone.init_with_output(jax.random.key(0), image, capture_intermediates=True))
     assert state["intermediates"]["layer4_1"]["__call__"][0].shape == (2, 2, 2, 32)
@@ -40,10 +40,10 @@ def test_stems_reduce_the_image_by_their_strides(stem, smallest):
     ("name", "fields", "message"),
     [
         ("resnet81", {}, "--backbone=resnet81: unknown backbone; did you mean resnet18"),
-        ("alexnet", {}, "unknown backbone; known: resnet18"),
+        ("alexnet", {}, "unknown backbone; known: resnet18, efficientnet_b0, vit_s, vit_s_2021, pit_ti"),
         ("resnet18", {"depth": 3}, "no field 'depth'"),
         ("resnet18", {"stem": "vgg"}, "unknown stem 'vgg'"),
-        ("resnet18", {"width": 0}, "--width must be at least 1"),
+        ("resnet18", {"width": 0.0}, "--width=0 must be positive"),
     ],
 )
 def test_unknown_backbones_and_fields_are_named(name, fields, message):
@@ -52,7 +52,7 @@ def test_unknown_backbones_and_fields_are_named(name, fields, message):
 
 
 def test_simsiam_returns_two_predictions_and_two_projections_of_equation_1():
-    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=4), projector_dim=24, predictor_dim=6)
+    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=24, predictor_dim=6)
     view1, view2 = jax.random.normal(jax.random.key(0), (2, 3, 16, 16, 3))
     variables = jax.jit(model.init)(jax.random.key(1), view1, view2)
     apply = jax.jit(model.apply)
@@ -80,7 +80,7 @@ def test_projector_output_follows_the_paper_the_reference_or_the_code(output_nor
 
 
 def test_folding_the_views_changes_neither_outputs_nor_statistics():
-    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=4), projector_dim=16, predictor_dim=4)
+    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=16, predictor_dim=4)
     views = jax.random.normal(jax.random.key(0), (2, 8, 16, 16, 3)) + jnp.array([0.0, 3.0]).reshape(2, 1, 1, 1, 1)
     variables = jax.jit(model.init)(jax.random.key(1), *views)
     plain, updated = jax.jit(lambda: model.apply(variables, *views, train=True, mutable=["batch_stats"]))()
@@ -95,8 +95,8 @@ def test_folding_the_views_changes_neither_outputs_nor_statistics():
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_statistics():
-    backbone = create_backbone("resnet18", 16, stem="paper32", width=8, dtype=jnp.bfloat16)
-    reference = create_backbone("resnet18", 16, stem="paper32", width=8)
+    backbone = create_backbone("resnet18", 16, stem="paper32", width=1 / 8, dtype=jnp.bfloat16)
+    reference = create_backbone("resnet18", 16, stem="paper32", width=1 / 8)
     images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     variables = jax.jit(backbone.init)(jax.random.key(1), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

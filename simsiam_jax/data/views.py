@@ -23,6 +23,9 @@ _FLIP, _JITTER, _GREYSCALE, _BLUR, _SIGMA = range(augment.CROP_NUMBERS, augment.
 _FACTORS = slice(_SIGMA + 1, _SIGMA + 5)
 _NUMBERS = _FACTORS.stop
 
+# Added to a view's number for the keys that the network draws with: apart from those of the views 0 and 1.
+_NETWORK = 2
+
 # The order of the colour operations belongs to no sample; it is what a sample of this id would draw.
 _NO_SAMPLE = 2**32 - 1
 
@@ -117,6 +120,18 @@ def augmented_view(
         blurred = augment.gaussian_blur(result, sigma, spec.blur_kernel)
         result = _choose(numbers[:, _BLUR] < spec.blur_probability, blurred, result)
     return augment.normalise(result, spec.mean, spec.std)
+
+
+def sample_keys(
+    sample_ids: Integer[Array | np.ndarray, "batch"], *, seed: Scalar, epoch: Scalar, view: Scalar
+) -> Key[Array, "batch"]:
+    """A key for what a network draws by itself on a view (stochastic depth); arguments as `augmented_view`."""
+    epoch_key = _epoch_key(seed, epoch)
+
+    def key_of(sample_id: Integer[Array, ""]) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), _NETWORK + view)
+
+    return jax.vmap(key_of)(jnp.asarray(sample_ids))
 
 
 def evaluation_view(

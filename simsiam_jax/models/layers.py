@@ -1,19 +1,37 @@
-"""Convolution and batch normalisation as every backbone uses them."""
+"""Convolution, batch normalisation and stochastic depth as every backbone uses them."""
 
+import contextlib
+import contextvars
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-# The share of the old running statistics that each batch keeps. Flax's 0.9 is PyTorch's momentum of 0.1.
+# The share of the old running statistics that each batch keeps. What Flax calls 0.9 PyTorch calls a momentum of 0.1.
 BATCH_NORM_MOMENTUM = 0.9
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+_PORTABLE = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """While it is open, what is traced suits every platform: `convolve` leaves its choice to where the program runs.
+
+    jax does not see the difference: a function that it has traced before stays as it was.
+    """
+    before = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(before)
 
 
 def convolve(
@@ -32,7 +50,8 @@ def convolve(
 
     On a CPU, XLA turns a convolution whose output is smaller than its kernel into one with the operands swapped,
     at a fiftieth of the usual speed; that is every 3×3 convolution on the 2×2 and 1×1 maps at the end of a
-    small-image ResNet. There it is written as a sum of matrix products, equal up to rounding.
+    small-image ResNet. There it is written as a sum of matrix products, equal up to rounding. Depthwise
+    convolutions, slower still, are written as a sum of shifted products.
 
     Args:
       lhs: Images, [batch, height, width, channels].
@@ -48,21 +67,27 @@ def convolve(
     Returns:
       [batch, out height, out width, features].
     """
-    plain = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))) and feature_group_count == 1
-    nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    if plain and nhwc and jax.default_backend() == "cpu" and _smaller_than_kernel(lhs, rhs, window_strides, padding):
-        return sum_of_matrix_products(lhs, rhs, window_strides, padding, precision=precision)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
+    usual = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers,
         feature_group_count=feature_group_count,
         precision=precision,
     )
+    undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
+    if undilated and nhwc and feature_group_count == lhs.shape[-1] > 1:
+        on_cpu = functools.partial(sum_of_shifted_products, strides=window_strides, padding=padding)
+    elif undilated and nhwc and feature_group_count == 1 and _smaller_than_kernel(lhs, rhs, window_strides, padding):
+        on_cpu = functools.partial(sum_of_matrix_products, strides=window_strides, padding=padding, precision=precision)
+    else:
+        return usual(lhs, rhs)
+    if _PORTABLE.get():
+        return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=usual)
+    return on_cpu(lhs, rhs) if jax.default_backend() == "cpu" else usual(lhs, rhs)
 
 
 def _output_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
@@ -103,6 +128,32 @@ def sum_of_matrix_products(
     return total
 
 
+def sum_of_shifted_products(
+    lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> jax.Array:
+    """A depthwise 2-D NHWC convolution as one elementwise product for each kernel element, summed.
+
+    Args:
+      lhs: [batch, height, width, channels].
+      rhs: [kernel height, kernel width, 1, channels × multiplier]; each channel has `multiplier` outputs in a row.
+      strides: Vertical and horizontal, in pixels.
+      padding: Zeros before and after, in pixels, for height and width.
+    """
+    multiplier = rhs.shape[3] // lhs.shape[3]
+    pixels = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+    if multiplier > 1:
+        pixels = jnp.repeat(pixels, multiplier, axis=-1)
+    sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
+
+    def seen_by(row: int, col: int) -> jax.Array:
+        rows, cols = (slice(at, at + (size - 1) * stride + 1, stride)
+                      for at, size, stride in zip((row, col), sizes, strides, strict=True))  # fmt: skip
+        return pixels[:, rows, cols, :]
+
+    kernel = [(row, col) for row in range(rhs.shape[0]) for col in range(rhs.shape[1])]
+    return sum((seen_by(row, col) * rhs[row, col, 0] for row, col in kernel), jnp.zeros((), lhs.dtype))
+
+
 class _Inside(NamedTuple):
     """The outputs of one kernel row (or column) whose input is a pixel: their inputs, and how many lie around."""
 
@@ -127,16 +178,23 @@ def conv(
     *,
     stride: int = 1,
     padding: int | None = None,
+    groups: int = 1,
+    use_bias: bool = False,
+    kernel_init: Callable[..., jax.Array] | None = None,
     dtype: Any,
     name: str | None = None,
 ) -> nn.Conv:
-    """A square convolution without bias, He-initialised by its fan-out (He et al. 2015, as torchvision's ResNet).
+    """A square convolution.
 
     Args:
       features: Output channels.
       kernel: Side of the kernel in pixels.
       stride: In pixels, both ways.
       padding: Zeros on each side in pixels; None keeps the size at stride 1.
+      groups: Groups of channels that do not see each other; as many as channels make it depthwise.
+      use_bias: Whether a bias is added.
+      kernel_init: The kernel's initialisation; None: He's by the fan-out of a group (He et al. 2015), as
+        torchvision has it for ResNet and timm for EfficientNet.
       dtype: Compute type; parameters are float32.
       name: The module's name.
     """
@@ -146,36 +204,84 @@ def conv(
         (kernel, kernel),
         strides=(stride, stride),
         padding=((around, around), (around, around)),
-        use_bias=False,
+        feature_group_count=groups,
+        use_bias=use_bias,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal"),
+        # Flax counts the outputs of all groups as fan-out; only one group's see an input.
+        kernel_init=kernel_init or nn.initializers.variance_scaling(2.0 * groups, "fan_out", "truncated_normal"),
         conv_general_dilated=convolve,
         name=name,
     )
 
 
-def batch_norm(
-    *, train: bool, dtype: Any, axis_name: str | None, affine: bool = True, name: str | None = None
-) -> nn.BatchNorm:
-    """Batch normalisation with float32 statistics, synchronised over `axis_name` where there is one.
+class BatchNorm(nn.Module):
+    """Batch normalisation as PyTorch's (Ioffe and Szegedy 2015), statistics in float32.
+
+    Differs from `flax.linen.BatchNorm`: the running variance follows the unbiased variance of the batch, n / (n - 1)
+    times the one that it is normalised by. On the last maps of these networks n is small enough to matter.
+
+    Attributes:
+      train: Whether the batch's own statistics are used, and the running ones updated.
+      dtype: Compute type of the output.
+      axis_name: The axis of the enclosing `pmap` over which statistics are taken, or None outside of one.
+      affine: Whether scale and bias are learned.
+    """
+
+    train: bool
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Normalises each channel over all other axes."""
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        if self.train:
+            mean, var, count = self._batch_statistics(x)
+            if not self.is_initializing():
+                keep, unbiased = BATCH_NORM_MOMENTUM, var * (count / max(count - 1, 1))
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        scale = lax.rsqrt(var + 1e-5)
+        if self.affine:
+            scale = scale * self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        y = (x - mean) * scale
+        if self.affine:
+            y = y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        return y.astype(self.dtype)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        x = x.astype(jnp.float32)
+        others = tuple(range(x.ndim - 1))
+        moments = jnp.stack([jnp.mean(x, others), jnp.mean(jnp.square(x), others)])
+        count = x.size // x.shape[-1]
+        if self.axis_name is not None and not self.is_initializing():
+            moments = lax.pmean(moments, self.axis_name)
+            count *= lax.psum(1, self.axis_name)
+        mean, square = moments
+        # Rounding can leave a constant channel with a variance just below zero.
+        return mean, jnp.maximum(square - jnp.square(mean), 0.0), count
+
+
+def drop_path(
+    x: Float[Array, "batch *rest"], rate: float, keys: Key[Array, "batch"] | None, block: int
+) -> Float[Array, "batch *rest"]:
+    """Stochastic depth (Huang et al. 2016): drops a block's residual for whole images, and scales up the others'.
 
     Args:
-      train: Whether the batch's own statistics are used (and the running ones updated).
-      dtype: Compute type of the output.
-      axis_name: The axis of the enclosing `pmap`, or None outside of one.
-      affine: Whether scale and bias are learned.
-      name: The module's name.
+      x: The residual.
+      rate: Probability that an image loses it, 0..1.
+      keys: One for each image, so that what is dropped depends on no other image and no device; None drops nothing.
+      block: Number of the block, whose draws are its own.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=1e-5,
-        dtype=dtype,
-        axis_name=axis_name,
-        use_bias=affine,
-        use_scale=affine,
-        name=name,
-    )
+    if keys is None or rate == 0.0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, block), 1 - rate))(keys)
+    return x * (kept / (1 - rate)).astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows cols channels"]:

@@ -1,15 +1,14 @@
-"""ResNet-18 (He et al. 2016) with stems for small images."""
+"""ResNet-18 (He et al. 2016) with stems for small images; modules are named as in timm and torchvision."""
 
-from typing import Any, Literal
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import batch_norm, conv, max_pool_3x3_by_2
-
-# The smallest image, in pixels, that leaves the last stage a whole pixel: the product of all strides.
-STEM_MINIMUM = {"imagenet": 32, "paper32": 16, "cifar": 8}
+from simsiam_jax.models.layers import BatchNorm, conv, max_pool_3x3_by_2
+from simsiam_jax.models.stems import stem_fault
 
 
 class BasicBlock(nn.Module):
@@ -25,53 +24,54 @@ class BasicBlock(nn.Module):
         self, x: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch out_height out_width features"]:
         """Maps feature maps at one resolution to the next; batch statistics are per call."""
-
-        def norm(name):
-            return batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name=name)
-
+        norm = functools.partial(BatchNorm, train, self.dtype, self.axis_name)
         y = conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(norm("bn1")(y))
+        y = nn.relu(norm(name="bn1")(y))
         y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
-        y = norm("bn2")(y)
+        y = norm(name="bn2")(y)
         if x.shape != y.shape:
-            x = conv(self.features, 1, stride=self.stride, dtype=self.dtype, name="downsample_conv")(x)
-            x = norm("downsample_bn")(x)
+            x = conv(self.features, 1, stride=self.stride, dtype=self.dtype, name="downsample_0")(x)
+            x = norm(name="downsample_1")(x)
         return nn.relu(x + y)
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 up to its global average pool: images to features of dimension 8 × width.
+    """ResNet-18 up to its global average pool: images to features of dimension 512 × width.
 
     Attributes:
       stem: `imagenet`: 7×7 convolution with stride 2 and max-pool. `paper32`: 3×3 with stride 1, the max-pool
         kept, as the paper's code has it for 32×32. `cifar`: 3×3 with stride 1 and no max-pool (SimSiam, D).
-      width: Channels of the first stage.
+      width: Channels of every layer as a multiple of the published network's, 64 in the first stage.
       dtype: Compute type; parameters and batch statistics are float32.
       axis_name: The axis over which batch statistics are averaged in training, None outside `pmap`.
     """
 
-    stem: Literal["imagenet", "paper32", "cifar"] = "imagenet"
-    width: int = 64
+    stem: str = "imagenet"
+    width: float = 1.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"], train: bool = False
+        self,
+        images: Float[Array, "batch height width 3"],
+        train: bool = False,
+        keys: Key[Array, "batch"] | None = None,
     ) -> Float[Array, "batch features"]:
-        """Maps normalised images to features; `train` uses the batch's statistics."""
+        """Maps normalised images to features; `train` uses the batch's statistics. Draws nothing from `keys`."""
+        channels = self._channels()
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = conv(self.width, 7, stride=2, dtype=self.dtype, name="conv1")(x)
+            x = conv(channels[0], 7, stride=2, dtype=self.dtype, name="conv1")(x)
         else:
-            x = conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x))
+            x = conv(channels[0], 3, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(train, self.dtype, self.axis_name, name="bn1")(x))
         if self.stem != "cifar":
             x = max_pool_3x3_by_2(x)
         for stage in range(4):
             for index in range(2):
                 x = BasicBlock(
-                    features=self.width * 2**stage,
+                    features=channels[stage],
                     stride=2 if stage > 0 and index == 0 else 1,
                     dtype=self.dtype,
                     axis_name=self.axis_name,
@@ -79,11 +79,26 @@ class ResNet18(nn.Module):
                 )(x, train)
         return jnp.mean(x, axis=(1, 2))
 
+    def _channels(self) -> list[int]:
+        return [max(1, round(64 * self.width)) * 2**stage for stage in range(4)]
 
-def check_image_size(image_size: int, *, stem: str = "imagenet", **_: Any) -> str | None:
-    """What is wrong with this size for this stem, in words that complete 'image_size=N: ...', or None."""
-    if stem not in STEM_MINIMUM:
-        return f"unknown stem {stem!r}; known: {', '.join(STEM_MINIMUM)}"
-    if image_size < STEM_MINIMUM[stem]:
-        return f"the {stem} stem needs images of at least {STEM_MINIMUM[stem]} pixels"
-    return None
+    def fault(self, image_size: int) -> str | None:
+        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        return stem_fault(self.stem, image_size)
+
+    def timm_code(self, image_size: int) -> str:
+        """Python that builds the same network in timm, as `model`."""
+        channels = self._channels()
+        lines = ["import timm", "from torch import nn", 'model = timm.create_model("resnet18", num_classes=0)']
+        if self.width != 1.0:
+            lines[-1] = f'model = timm.create_model("resnet18", num_classes=0, channels={tuple(channels)})'
+            lines += [
+                f"model.conv1 = nn.Conv2d(3, {channels[0]}, 7, stride=2, padding=3, bias=False)",
+                f"model.bn1 = nn.BatchNorm2d({channels[0]})",
+                f"model.layer1[0] = timm.models.resnet.BasicBlock({channels[0]}, {channels[0]})",
+            ]
+        if self.stem != "imagenet":
+            lines.append(f"model.conv1 = nn.Conv2d(3, {channels[0]}, 3, padding=1, bias=False)")
+        if self.stem == "cifar":
+            lines.append("model.maxpool = nn.Identity()")
+        return "\n".join(lines) + "\n"

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, batch_norm
+from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNorm
 
 Variables = dict[str, Any]
 
@@ -41,13 +41,7 @@ class Projector(nn.Module):
             x = nn.Dense(self.dim, use_bias=not has_norm, dtype=self.dtype, name=f"fc{layer + 1}")(x)
             if has_norm:
                 affine = not last or self.output_norm == "affine"
-                x = batch_norm(
-                    train=train,
-                    dtype=self.dtype,
-                    axis_name=self.axis_name,
-                    affine=affine,
-                    name=f"bn{layer + 1}",
-                )(x)
+                x = BatchNorm(train, self.dtype, self.axis_name, affine, name=f"bn{layer + 1}")(x)
             if not last:
                 x = nn.relu(x)
         return x
@@ -72,7 +66,7 @@ class Predictor(nn.Module):
     def __call__(self, z: Float[Array, "batch dim"], train: bool = False) -> Float[Array, "batch dim"]:
         """Maps z to p."""
         x = nn.Dense(self.hidden_dim, use_bias=False, dtype=self.dtype, name="fc1")(z)
-        x = batch_norm(train=train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
+        x = BatchNorm(train, self.dtype, self.axis_name, name="bn1")(x)
         return nn.Dense(self.dim, dtype=self.dtype, name="fc2")(nn.relu(x))
 
 
@@ -80,7 +74,7 @@ class SimSiam(nn.Module):
     """Equation (1): z = projector(backbone(view)), p = predictor(z), for each of two views.
 
     Attributes:
-      backbone: Maps ([B, H, W, 3], train) to [B, D]; its variables live under `backbone`.
+      backbone: Maps ([B, H, W, 3], train, keys) to [B, D]; its variables live under `backbone`.
       projector_dim: Output and hidden width of the projector.
       projector_layers: Fully connected layers of the projector.
       projector_output_norm: As in `Projector`.
@@ -110,10 +104,10 @@ class SimSiam(nn.Module):
         )
 
     def branch(
-        self, view: Float[Array, "batch height width 3"], train: bool = False
+        self, view: Float[Array, "batch height width 3"], train: bool = False, keys: Key[Array, "batch"] | None = None
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch dim"]]:
-        """One view's p and z."""
-        z = self.projector(self.backbone(view, train=train), train=train)
+        """One view's p and z; `keys` as in the backbone."""
+        z = self.projector(self.backbone(view, train=train, keys=keys), train=train)
         return self.predictor(z, train=train), z
 
     def __call__(
@@ -134,7 +128,11 @@ class SimSiam(nn.Module):
 
 
 def train_on_views(
-    model: SimSiam, variables: Variables, view1: jax.Array, view2: jax.Array
+    model: SimSiam,
+    variables: Variables,
+    view1: jax.Array,
+    view2: jax.Array,
+    keys: Key[Array, "2 batch"] | None = None,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], Variables]:
     """`model(view1, view2, train=True)` with both views folded into one pass of twice the batch.
 
@@ -146,16 +144,17 @@ def train_on_views(
       variables: Its `params` and `batch_stats`.
       view1: [B, H, W, 3] float32, normalised.
       view2: The same for the second view.
+      keys: For stochastic depth, one for each view and image; None drops nothing.
 
     Returns:
       (p1, p2, z1, z2), each [B, dim], and the updated `batch_stats`.
     """
 
-    def branch(view):
-        return model.apply(variables, view, train=True, method="branch", mutable=["batch_stats"])
+    def branch(view, keys):
+        return model.apply(variables, view, train=True, keys=keys, method="branch", mutable=["batch_stats"])
 
     views = rearrange([view1, view2], "view batch height width channel -> view batch height width channel")
-    (p, z), updated = jax.vmap(branch)(views)
+    (p, z), updated = jax.vmap(branch)(views, keys)
 
     # With s1 = m s + (1 - m) b1 and s2 = m s + (1 - m) b2, passing b1 and then b2 gives m s1 + (1 - m) b2.
     def in_turn(old, each):

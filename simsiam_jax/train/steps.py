@@ -17,7 +17,7 @@ from jax import lax
 
 from simsiam_jax.config import InputError, ViewSpec
 from simsiam_jax.data.feed import Batch, gather, in_batches
-from simsiam_jax.data.views import augmented_view, evaluation_view, two_views
+from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
 from simsiam_jax.losses import cross_entropy, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
@@ -101,10 +101,11 @@ def pretrain_step(
       The new state, and `loss` and `z_spread` as float32 scalars.
     """
     view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=spec)
+    keys = jnp.stack([sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=view) for view in (0, 1)])
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2)
+        (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2, keys)
         return simsiam_loss(p1, p2, z1, z2), (batch_stats, z_spread(z1))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -124,10 +125,11 @@ def finetune_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of supervised training of all weights: one view, cross-entropy. Arguments as `pretrain_step`."""
     view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=spec)
+    keys = sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        applied: Any = model.apply(variables, view, train=True, mutable=["batch_stats"])
+        applied: Any = model.apply(variables, view, train=True, keys=keys, mutable=["batch_stats"])
         logits, updated = applied
         return cross_entropy(logits, batch.labels), (updated.get("batch_stats", {}), logits)
 
@@ -189,6 +191,16 @@ def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..
     return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
 
 
+def on_every_device(tree: Any) -> Any:
+    """The tree on all local devices, laid out as compiled functions return a state.
+
+    A function is compiled for each layout that it is given: a state fresh from the host would cost a second
+    compilation at the second step. Buffers may be shared with the tree given.
+    """
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
 def over_split(
     compiled: Callable[..., dict[str, jax.Array]],
     variables: dict[str, Any],
@@ -210,6 +222,7 @@ def over_split(
       Arrays with one row for each image of the split.
     """
     devices = jax.local_device_count()
+    variables = on_every_device(variables)
     batches = in_batches(len(split), max(devices, batch_size // devices * devices))
     parts = [compiled(variables, shard(gather(split, rows)), np.uint32(seed)) for rows in batches]
 

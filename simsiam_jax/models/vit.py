@@ -1,0 +1,111 @@
+"""ViT, the vision transformer (Dosovitskiy et al. 2021); modules are named as in timm."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, repeat
+from jaxtyping import Array, Float, Key
+
+from simsiam_jax.models.transformer import Block, PatchEmbed, resize_grid
+
+
+class VisionTransformer(nn.Module):
+    """ViT up to its class token: images to features of dimension dim × width.
+
+    The defaults are ViT-S/16 as timm has had it since May 2021 (and DeiT-S before it). `vit_s_2021` in the registry
+    is what timm called so until then and the paper's code ran: 768 wide, 8 blocks, 8 heads, MLP ratio 3, no bias
+    for queries, keys and values, layer norms with epsilon 1e-5.
+
+    Attributes:
+      dim: Channels of a token in the published network.
+      depth: Number of blocks.
+      heads: Heads of each attention.
+      mlp_ratio: Hidden width of the MLPs as a multiple of the channels.
+      qkv_bias: Whether queries, keys and values have a bias.
+      norm_epsilon: Added to the variance in layer norms.
+      patch_size: Side of a patch in pixels.
+      width: Channels as a multiple of `dim`; the number of heads stays.
+      drop_path: Stochastic depth's probability in the last block, 0..1; it rises linearly from 0 in the first.
+      dtype: Compute type; parameters are float32.
+    """
+
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    norm_epsilon: float = 1e-6
+    patch_size: int = 16
+    width: float = 1.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width 3"],
+        train: bool = False,
+        keys: Key[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch features"]:
+        """Maps normalised images to the last block's class token, normalised.
+
+        Args:
+          images: Height and width are multiples of `patch_size`.
+          train: Whether stochastic depth is on.
+          keys: For stochastic depth, one for each image; None drops nothing.
+        """
+        dim = self._channels()
+        grid = PatchEmbed(dim, self.patch_size, self.patch_size, "proj", self.dtype, name="patch_embed")(images)
+        tokens = rearrange(grid, "batch row col dim -> batch (row col) dim")
+        cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, dim))
+        pos_embed = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + tokens.shape[1], dim))
+        cls_tokens = repeat(cls_token.astype(self.dtype), "1 1 dim -> batch 1 dim", batch=len(images))
+        x = jnp.concatenate([cls_tokens, tokens], axis=1) + pos_embed.astype(self.dtype)
+        for index, rate in enumerate(np.linspace(0.0, self.drop_path, self.depth)):
+            x = Block(
+                index,
+                self.heads,
+                self.mlp_ratio,
+                self.qkv_bias,
+                self.norm_epsilon,
+                float(rate),
+                nn.initializers.normal(0.02),
+                self.dtype,
+                name=f"blocks_{index}",
+            )(x, keys if train else None)
+        return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x[:, 0])
+
+    def _channels(self) -> int:
+        return max(1, round(self.dim * self.width / self.heads)) * self.heads
+
+    def fault(self, image_size: int) -> str | None:
+        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        if self.patch_size < 1 or image_size % self.patch_size:
+            return (
+                f"--image_size={image_size} is no multiple of --patch_size={self.patch_size}; "
+                "patches of 16 pixels are usual from 96 pixels on, of 4 at 32"
+            )
+        return None
+
+    @staticmethod
+    def resize_pos_embed(pos_embed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Position embeddings [1, 1 + patches, dim] for another (square) number of patches, the class token's apart."""
+        old, new = (round((tokens - 1) ** 0.5) for tokens in (pos_embed.shape[1], shape[1]))
+        grid = rearrange(pos_embed[:, 1:], "1 (row col) dim -> 1 row col dim", row=old)
+        places = rearrange(resize_grid(grid, (new, new)), "1 row col dim -> 1 (row col) dim")
+        return jnp.concatenate([pos_embed[:, :1], places], axis=1)
+
+    def timm_code(self, image_size: int) -> str:
+        """Python that builds the same network in timm, as `model`."""
+        return (
+            "from functools import partial\n"
+            "import timm\n"
+            "from torch import nn\n"
+            'model = timm.create_model("vit_small_patch16_224", num_classes=0, '
+            f"img_size={image_size}, patch_size={self.patch_size}, embed_dim={self._channels()}, "
+            f"depth={self.depth}, num_heads={self.heads}, mlp_ratio={self.mlp_ratio}, qkv_bias={self.qkv_bias}, "
+            f"norm_layer=partial(nn.LayerNorm, eps={self.norm_epsilon}))\n"
+        )
