@@ -23,7 +23,7 @@ def main() -> None:
     if values.dataset is not None:
         config = launch.on_dataset(config, values.dataset)
     launch.check_same_network(pretrained)
-    config = with_overrides(config, launch.given(OVERRIDES))
+    config = with_overrides(config, {**launch.given(OVERRIDES), "init": "random"})  # the source tells of any other
     folders = launch.folders(workdir=values.workdir or str(folder.parent / "evaluate"))
     launch.run_study(
         Study(

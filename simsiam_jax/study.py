@@ -59,6 +59,8 @@ from simsiam_jax.train.steps import (
     over_split,
     pretrain_step,
 )
+from simsiam_jax.weights import InitialWeights, load_initial
+from simsiam_jax.weights.initial import start_name
 
 Variables = dict[str, Any]
 
@@ -72,10 +74,12 @@ class Programs:
     Args:
       config: All settings.
       num_classes: Of the evaluation's data set.
+      start: The backbone's weights before pretraining; None: random ones, drawn from the seed.
     """
 
-    def __init__(self, config: Config, num_classes: int):
+    def __init__(self, config: Config, num_classes: int, start: Variables | None = None):
         self.config = config
+        self.start = start
         dtype = jnp.dtype(config.dtype)
         self.backbone: nn.Module = create_backbone(
             config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
@@ -105,12 +109,11 @@ class Programs:
 
     def initial_simsiam(self, seed: int) -> Variables:
         """The network before pretraining; its backbone is also what the arm without pretraining starts from."""
-        return self._initialise_simsiam(jax.random.key(seed))
+        return with_backbone(self._initialise_simsiam(jax.random.key(seed)), self.start)
 
     def initial_classifier(self, seed: int, backbone: Variables) -> Variables:
         """A classifier with a new last layer on the given backbone."""
-        fresh = self._initialise_classifier(jax.random.key(seed))
-        return {name: {**tree, "backbone": backbone[name]} for name, tree in fresh.items()}
+        return with_backbone(self._initialise_classifier(jax.random.key(seed)), backbone)
 
     def pretrain_state(self, seed: int) -> TrainState:
         """The state before the first step of pretraining."""
@@ -155,6 +158,16 @@ class Programs:
                 spec=self.config.finetune_views,
             )
         )
+
+
+def with_backbone(variables: Variables, backbone: Variables | None) -> Variables:
+    """A SimSiam's or a Classifier's variables with those of another backbone in place of its own, unless None."""
+    if backbone is None:
+        return variables
+    # A backbone without batch norm has no statistics; the heads beside it may.
+    return {
+        name: {**tree, "backbone": backbone[name]} if "backbone" in tree else tree for name, tree in variables.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -228,12 +241,13 @@ def check(study: Study) -> None:
     check_divisible(config.pretrain.micro_batch_size, "--micro_batch_size")
 
 
-def open_workdir(study: Study, data: Data | None = None) -> None:
+def open_workdir(study: Study, data: Data | None = None, start: InitialWeights | None = None) -> None:
     """Makes the workdir and describes the study in experiment.json, once it is sure that both belong together.
 
     Args:
       study: What is about to run.
       data: What it runs on; without it the workdir is only checked.
+      start: The weights that backbones start from, if not random.
 
     Raises:
       InputError: If the folder cannot be written, or holds another experiment or other settings.
@@ -260,6 +274,12 @@ def open_workdir(study: Study, data: Data | None = None) -> None:
             f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
         )
         known = {arm.name: dataclasses.asdict(arm) for arm in before.arms}
+        origin = json.loads(path.read_text()).get("init")
+        require(
+            start is None or origin is None or origin["sha256"] == start.origin["sha256"],
+            f"--init={study.config.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
+            "choose another --workdir",
+        )
         seeds, evals = before.seeds, before.evals
     else:
         stray = study.workdir / RESULTS_FILE
@@ -267,7 +287,7 @@ def open_workdir(study: Study, data: Data | None = None) -> None:
     if data is None:
         return
     now = {
-        name: {"name": name, "label": row.label.format(dataset=study.config.dataset), "paper": dict(row.paper)}
+        name: {"name": name, "label": arm_label(row, study.config), "paper": dict(row.paper)}
         for name, row in study.rows.items()
     }
     # The first arm is what the others are compared with: a run of some arms alone does not change which that is.
@@ -282,6 +302,7 @@ def open_workdir(study: Study, data: Data | None = None) -> None:
         "evals": [name for name in EVALS if name in {*evals, *study.evals}],
         "seeds": sorted({*study.seeds, *seeds}),
         "config": to_dict(study.config),
+        "init": None if start is None else start.origin,
         "data": {
             name: {"images": len(split), "fingerprint": split.fingerprint}
             for name, split in (
@@ -294,6 +315,21 @@ def open_workdir(study: Study, data: Data | None = None) -> None:
         "paper_source": study.paper_source,
     }
     write_json(path, description)
+
+
+def arm_label(row: Row, config: Config) -> str:
+    """What tables call an arm: its pretraining, and where that starts unless from random weights."""
+    label = row.label.format(dataset=config.dataset)
+    init = config.backbone.init
+    return label if init == "random" else f"{label}, from {start_name(init)}"
+
+
+def pretraining_name(row: Row, config: Config) -> str:
+    """What results call an arm's pretraining: `none`, a data set's name, or `imagenet+stl10` for both in turn."""
+    source, init = row.source(config.dataset), config.backbone.init
+    if init == "random":
+        return source
+    return start_name(init) if source == "none" else f"{start_name(init)}+{source}"
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -364,7 +400,7 @@ class Unit:
         return {
             "experiment": self.study.experiment,
             "arm": self.arm,
-            "pretrain": self.row.source(self.config.dataset),
+            "pretrain": pretraining_name(self.row, self.config),
             "seed": self.seed,
         }
 
@@ -600,14 +636,15 @@ def run(study: Study) -> None:
     """
     check(study)
     open_workdir(study)
+    start = load_initial(study.config.backbone, study.config.image_size)
     data = load_data(study)
     for row in study.rows.values():
         if row.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
             pretraining_plan(study.config, pretraining_images(study, data, row, seed=0), seed=0)
-    open_workdir(study, data)
+    open_workdir(study, data, start)
     save_pairs(study, data)
-    programs = Programs(study.config, data.num_classes)
+    programs = Programs(study.config, data.num_classes, None if start is None else start.variables)
     started = environment(device_name())
     for seed in study.seeds:
         for arm, row in study.rows.items():
@@ -628,7 +665,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     open_workdir(study)
     data = load_data(study)
     programs = Programs(study.config, data.num_classes)
-    backbone = restore_backbone(programs, pretrained)
+    backbone, _ = restore_backbone(programs, pretrained)
     open_workdir(study, data)
     ((arm, row),), (seed,) = study.rows.items(), study.seeds
     unit = Unit(study, programs, data, arm, row, seed, environment(device_name()))
@@ -636,8 +673,8 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     evaluate(unit, tuple(name for name in study.evals if name not in done), backbone)
 
 
-def restore_backbone(programs: Programs, pretrained: Path) -> Variables:
-    """The backbone's variables from the newest undamaged checkpoint of a pretraining.
+def restore_backbone(programs: Programs, pretrained: Path) -> tuple[Variables, int]:
+    """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the epochs behind them.
 
     Raises:
       InputError: If there is none.
@@ -647,4 +684,5 @@ def restore_backbone(programs: Programs, pretrained: Path) -> Variables:
         found = checkpoints.restore_latest(target)
     if found is None:
         raise InputError(f"--checkpoint={pretrained} holds no finished checkpoint: pretrain first")
-    return backbone_variables(TrainState(**as_dict(found[1]["state"])).variables)
+    epochs, tree, _ = found
+    return backbone_variables(TrainState(**as_dict(tree["state"])).variables), epochs

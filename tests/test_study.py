@@ -186,7 +186,7 @@ def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, pl
     assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
     for split in ("validation", "test"):
         assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
-    refused(launch("evaluate", "--width=16", *flags), "--width=16", "width 8")
+    refused(launch("evaluate", "--width=0.25", *flags), "--width=0.25", "width 0.125")
     refused(launch("evaluate", "--image_size=32", *flags), "--image_size=32", "image_size 16")
     refused(launch("evaluate", "--backbone=vit_s", *flags), "--backbone=vit_s", "resnet18")
 
