@@ -20,7 +20,7 @@ from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.optimizer import learning_rates
 from simsiam_jax.train.progress import ProgressLine
 from simsiam_jax.train.state import TrainState
-from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step, shard
+from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step, on_every_device, shard
 
 # Steps that may be under way before the host waits for one: enough to keep the device busy, few enough that the
 # progress line tells the truth.
@@ -141,7 +141,7 @@ def epoch_runner(step: Step, *, scan: bool | None = None) -> RunEpoch:
 
 def _looped(compiled: Callable[..., Any]) -> RunEpoch:
     def run(state, split, indices, hypers, show):
-        metrics, waiting = [], deque()
+        state, metrics, waiting = on_every_device(state), [], deque()
         for number, rows in enumerate(indices):
             hyper = Hyper(*(values[number] for values in hypers))
             state, measured = compiled(state, shard(gather(split, rows)), hyper)
@@ -166,12 +166,10 @@ def _scanned(compiled: Callable[..., Any]) -> RunEpoch:
         if id(split) not in resident:
             # One split at a time; holding it beside its copy keeps its id its own.
             resident.clear()
-            mesh = jax.sharding.Mesh(np.array(devices), ("device",))
-            everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
             parts = Batch(np.asarray(split.images), np.asarray(split.labels), np.asarray(split.sample_ids))
-            resident[id(split)] = (split, jax.device_put(parts, everywhere))
+            resident[id(split)] = (split, on_every_device(parts))
         _, on_device = resident[id(split)]
-        metrics = []
+        state, metrics = on_every_device(state), []
         # Parts as equal as can be: each length is a program of its own.
         for part in np.array_split(np.arange(len(indices)), -(-len(indices) // _STEPS_PER_SCAN)):
             rows = rearrange(indices[part], "step (device batch) -> device step batch", device=len(devices))
