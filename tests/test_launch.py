@@ -35,14 +35,14 @@ def refused(result, *words):
         assert word in lines[0]
 
 
-@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate"])
+@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export"])
 def test_help_answers_within_two_seconds(module):
     launch(module, "--help")  # once to compile Python's own files
     begun = time.monotonic()
     result = launch(module, "--help")
     assert time.monotonic() - begun < 2.0
     assert result.returncode == 0
-    assert "--workdir" in result.stdout
+    assert ("--out" if module == "export" else "--workdir") in result.stdout
     assert "Command: python -m experiments." in result.stdout
 
 
@@ -65,7 +65,7 @@ def test_help_answers_within_two_seconds(module):
         (["--epochs=0"], ["--epochs", "at least 1"]),
         (["--learning_rate=0"], ["--learning_rate", "positive"]),
         (["--seeds=0"], ["--seeds", "at least 1"]),
-        (["--width=0"], ["--width", "at least 1"]),
+        (["--width=0"], ["--width=0", "positive"]),
         (["--image_size=0"], ["image_size", "at least 1"]),
         (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
         (["--labels_per_class=0"], ["--labels_per_class", "at least 1"]),

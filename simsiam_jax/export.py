@@ -1,0 +1,234 @@
+"""A pretrained backbone as files that outlive this project: weights for timm, a program for jax alone, and a card.
+
+```
+OUT/model.safetensors     to_timm's tensors
+OUT/features.stablehlo    uint8 images -> features, weights and normalisation inside (jax.export)
+OUT/model.json            the card: what the network is, what it learned from, how good it is, how to load it
+```
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from simsiam_jax.config import Config, InputError, ViewSpec, require, to_dict
+from simsiam_jax.data.datasets import dataset_info
+from simsiam_jax.data.views import evaluation_view
+from simsiam_jax.models import create_backbone
+from simsiam_jax.models.layers import portable
+from simsiam_jax.report.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
+from simsiam_jax.study import Programs, Variables, device_name, restore_backbone, write_json
+from simsiam_jax.weights import to_timm
+from simsiam_jax.weights.files import sha256, write_safetensors
+
+WEIGHTS_FILE = "model.safetensors"
+PROGRAM_FILE = "features.stablehlo"
+CARD_FILE = "model.json"
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+_LOAD_IN_TIMM = f"""\
+from safetensors.torch import load_file
+model.load_state_dict(load_file("{WEIGHTS_FILE}"), strict=True)
+model.eval()
+"""
+_LOAD_IN_JAX = f"""\
+from pathlib import Path
+from jax import export
+features = export.deserialize(Path("{PROGRAM_FILE}").read_bytes()).call
+"""
+
+
+def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, seed: int) -> dict[str, Any]:
+    """Writes the newest checkpoint's backbone to a folder of its own; nothing that is there is replaced.
+
+    Args:
+      folder: Of the pretraining, WORKDIR/ARM/seed-K/pretrain.
+      out: New or empty; a `model.json` in it tells that the export is complete.
+      config: With which it was pretrained.
+      source: On what, as results call it.
+      seed: With which seed.
+
+    Returns:
+      The card, as in `model.json`.
+
+    Raises:
+      InputError: If `out` is taken or cannot be written, or no checkpoint can be restored.
+    """
+    _check_free(out)
+    programs = Programs(config, dataset_info(config.dataset).num_classes)
+    variables, epochs = restore_backbone(programs, folder)
+    # float32 whatever the pretraining computed in: its parameters are.
+    module = create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
+    program = export_features(module, variables, config.views)
+    card = {
+        **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
+        **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
+        "export": environment(device_name()),
+        "timm": {"build": module.timm_code(config.image_size), "load": _LOAD_IN_TIMM},
+        "jax": {"needs": "jax and flatbuffers", "platforms": list(program.platforms), "load": _LOAD_IN_JAX},
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_safetensors(out / WEIGHTS_FILE, to_timm(config.backbone.name, variables), _header(card))
+        _write_whole(out / PROGRAM_FILE, program.serialize())
+        card["files"] = {
+            name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
+            for name in (WEIGHTS_FILE, PROGRAM_FILE)
+        }
+        write_json(out / CARD_FILE, card)
+    except OSError as fault:
+        raise InputError(f"--out={out} cannot be written ({fault.strerror}): choose another") from None
+    return card
+
+
+def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> jax.export.Exported:
+    """The feature extractor as one program for any number of images and every platform.
+
+    Args:
+      module: A backbone of compute type float32.
+      variables: Its parameters and batch statistics, which become part of the program.
+      spec: Its image size, mean and standard deviation count.
+
+    Returns:
+      images (uint8, 0..255, RGB, [batch, size, size, 3]) -> features (float32, [batch, features]).
+    """
+    # A restored checkpoint is numpy's; the networks compute with jax's arrays.
+    variables = jax.tree.map(jnp.asarray, variables)
+
+    def features_of_one(image: Float[Array, "height width 3"]) -> Float[Array, " features"]:
+        output: Any = module.apply(variables, image[None])
+        return output[0]
+
+    def features(images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch features"]:
+        # Image by image in form only, and compiled as a batch: len(images) needs a number, and a symbol is none.
+        return jax.vmap(features_of_one)(evaluation_view(images, spec=spec))
+
+    shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
+    # GPUs and TPUs would otherwise round float32 factors to 10 or 7 bits.
+    with portable(), jax.default_matmul_precision("float32"):
+        return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+
+
+def _describe(config: Config, module: nn.Module, variables: Variables, *, features: int) -> dict[str, Any]:
+    """The card's part on the network and on the images that it takes."""
+    size = config.image_size
+    return {
+        "backbone": {
+            "name": config.backbone.name,
+            "fields": config.backbone.fields(),
+            "features": features,
+            "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"])),
+        },
+        "input": {
+            "image_size": size,
+            "mean": list(config.views.mean),
+            "std": list(config.views.std),
+            "preprocessing": (
+                f"RGB in 0..1; shorter side resized to {size} pixels (bilinear, antialiased), centre crop of "
+                f"{size}×{size}; (image - mean) / std, by channel. {PROGRAM_FILE} takes uint8 in 0..255 of this "
+                "size, height × width × RGB, and scales and normalises itself."
+            ),
+        },
+    }
+
+
+def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: int) -> dict[str, Any]:
+    """The card's part on the pretraining, and what results.jsonl has measured of it."""
+    stages = folder.absolute().parent
+    arm, workdir = stages.parent.name, stages.parent.parent
+    experiment, results = _recorded(workdir)
+    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, config.backbone.name)]
+    # What experiments.evaluate found, where it puts it unless told otherwise; it knows no arms.
+    evaluation, evaluated = _recorded(stages / "evaluate")
+    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, config.backbone.name)]
+    run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
+    return {
+        "pretraining": {
+            "data": source,
+            "images": _image_count(config, source, experiment),
+            "recipe": config.recipe,
+            "epochs": epochs,
+            "epochs_planned": config.pretrain.epochs,
+            "seed": seed,
+            "arm": arm,
+            "experiment": experiment and experiment.experiment,
+            "git_revision": run and run.git_revision,
+            "versions": run and run.versions,
+            "device": run and run.device,
+            "seconds": run and run.seconds,
+            "config": to_dict(config),
+        },
+        "metrics": [*_measured(experiment, results), *_measured(evaluation, evaluated)],
+    }
+
+
+def _recorded(workdir: Path) -> tuple[Experiment | None, list[Result]]:
+    """What a folder says of its experiment, and its results; a checkpoint that was copied away has neither."""
+    if not (workdir / EXPERIMENT_FILE).exists():
+        return None, []
+    return read_experiment(workdir), read_results(workdir)
+
+
+def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict[str, Any]]:
+    """Results as the card has them; a diverged loss, which JSON cannot hold, becomes null."""
+    if experiment is None:
+        return []
+    labels_per_class = experiment.config.get("evaluation", {}).get("labels_per_class")
+    return [
+        {
+            "data": experiment.dataset,
+            "eval": result.eval,
+            "split": result.split,
+            # kNN during pretraining knows the labels of all its images.
+            **({} if result.eval == "pretrain" else {"labels_per_class": labels_per_class}),
+            "values": {name: value if math.isfinite(value) else None for name, value in result.metrics.items()},
+        }
+        for result in results
+    ]
+
+
+def _image_count(config: Config, source: str, experiment: Experiment | None) -> int | None:
+    """How many images it was pretrained on, None where that is not recorded."""
+    data = source.rpartition("+")[2]  # `imagenet+digits` is digits from ImageNet's weights
+    if data == "random_images":
+        return config.noise.count
+    if experiment is not None and data == config.dataset:
+        return experiment.data.get("unlabelled", {}).get("images")
+    return None
+
+
+def _header(card: dict[str, Any]) -> dict[str, str]:
+    """The weights file's own metadata, for when it is parted from its card; `format` is what timm looks for."""
+    pretraining = card["pretraining"]
+    return {
+        "format": "pt",
+        "backbone": card["backbone"]["name"],
+        "image_size": str(card["input"]["image_size"]),
+        "mean": str(card["input"]["mean"]),
+        "std": str(card["input"]["std"]),
+        "pretrained_on": pretraining["data"],
+        "recipe": pretraining["recipe"],
+        "epochs": str(pretraining["epochs"]),
+        "timm": card["timm"]["build"],
+    }
+
+
+def _check_free(out: Path) -> None:
+    require(not out.exists() or out.is_dir(), f"--out={out} is a file: give a folder")
+    taken = sorted(each.name for each in out.iterdir()) if out.exists() else []
+    require(not taken, f"--out={out} already holds {', '.join(taken[:3])}: give a new folder, nothing is overwritten")
+
+
+def _write_whole(path: Path, content: bytes | bytearray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

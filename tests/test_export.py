@@ -1,0 +1,267 @@
+"""What goes out runs elsewhere: the weights in timm, the features in jax without this package, the card says what."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from simsiam_jax import study as studies
+from simsiam_jax.config import Row, Study, ViewSpec, recipe_config, with_overrides
+from simsiam_jax.data.views import evaluation_view
+from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
+from simsiam_jax.launch import PRESETS
+from simsiam_jax.models import BACKBONES, create_backbone, layers
+from simsiam_jax.report.results import read_results
+from simsiam_jax.weights import from_timm
+from simsiam_jax.weights.files import read_state_dict
+from tests.test_launch import launch, refused
+from tests.timm_models import import_timm
+
+
+def _images(count, size):
+    return np.random.default_rng(size).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def _tiny_config():
+    """Pretraining of seconds, in bfloat16: what goes out has to be float32 all the same."""
+    settings = {name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}
+    changes = {"width": 1 / 16, "epochs": 1, "pretrain_images": 64, "dtype": "bfloat16"}
+    config = recipe_config("paper", dataset="digits", image_size=16)
+    return with_overrides(config, {**settings, **changes, "patch_size": None, "drop_path": None})
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The folder of a pretraining on digits, with kNN recorded in its workdir and beside it."""
+    base = tmp_path_factory.mktemp("export")
+    study = Study(
+        experiment="pretrain",
+        title="",
+        question="",
+        rows={"in_domain": Row("in_domain", "digits")},
+        config=_tiny_config(),
+        seeds=(0,),
+        evals=(),
+        workdir=base / "runs",
+        data_dir=base / "data",
+        manual_dir=None,
+        command="",
+    )
+    studies.run(study)
+    folder = study.workdir / "in_domain" / "seed-0" / "pretrain"
+    evaluation = dataclasses.replace(
+        study,
+        experiment="evaluate",
+        rows={"digits": Row("digits", "digits")},
+        evals=("knn",),
+        workdir=folder.parent / "evaluate",
+    )
+    studies.run_evaluations(evaluation, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(pretrained, tmp_path_factory):
+    """What the launcher wrote and printed."""
+    out = tmp_path_factory.mktemp("exported") / "new" / "folder"
+    result = launch("export", f"--checkpoint={pretrained}", f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    return out, result.stdout
+
+
+@pytest.fixture(scope="module")
+def restored(pretrained):
+    """The checkpoint's variables as the study restores them."""
+    variables, epochs = studies.restore_backbone(studies.Programs(_tiny_config(), 10), pretrained)
+    assert epochs == 1
+    return variables
+
+
+@pytest.fixture(scope="module")
+def expected(restored):
+    """Our own features of five images, in float32."""
+    config = _tiny_config()
+    module = create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
+    return jax.jit(module.apply)(restored, evaluation_view(_images(5, 16), spec=config.views))
+
+
+def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretrained):
+    out, printed = exported
+    card = json.loads((out / CARD_FILE).read_text())
+    # 64 × 1/16 channels in the first stage, eight times as many in the last.
+    assert card["backbone"] | {"parameters": 0} == {
+        "name": "resnet18",
+        "fields": {"stem": "paper32", "width": 1 / 16},
+        "features": 32,
+        "parameters": 0,
+    }
+    assert card["input"]["image_size"] == 16
+    assert card["input"]["mean"] == [0.485, 0.456, 0.406]  # ImageNet's
+    assert card["input"]["std"] == [0.229, 0.224, 0.225]
+    assert "16×16" in card["input"]["preprocessing"]
+
+    results = read_results(pretrained.parents[2]) + read_results(pretrained.parent / "evaluate")
+    pretraining = card["pretraining"]
+    told = ("data", "images", "recipe", "epochs", "epochs_planned", "seed", "arm", "experiment")
+    assert [pretraining[name] for name in told] == ["digits", 64, "paper", 1, 1, 0, "in_domain", "pretrain"]
+    assert pretraining["git_revision"] == results[0].git_revision
+    assert pretraining["versions"] == results[0].versions
+    assert pretraining["config"]["dtype"] == "bfloat16"
+    assert card["export"]["versions"]["jax"] == jax.__version__
+
+    measured = {(line["eval"], line["split"]): line["values"] for line in card["metrics"]}
+    assert measured == {(result.eval, result.split): result.metrics for result in results}
+    assert set(measured) == {(name, s) for name, s in [("pretrain", "train"), ("knn", "test")]} | {
+        (name, "validation") for name in ("pretrain", "knn")
+    }
+    assert {line["labels_per_class"] for line in card["metrics"] if line["eval"] == "knn"} == {5}
+
+    for name in (WEIGHTS_FILE, PROGRAM_FILE):
+        content = (out / name).read_bytes()
+        assert card["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert str(out / name) in printed
+    assert sorted(path.name for path in out.iterdir()) == sorted([WEIGHTS_FILE, PROGRAM_FILE, CARD_FILE])
+
+
+def test_the_weights_come_back_bit_for_bit(exported, restored):
+    config, path = _tiny_config(), exported[0] / WEIGHTS_FILE
+    back = from_timm("resnet18", read_state_dict(path), config.image_size, **config.backbone.fields())
+    assert jax.tree.structure(back) == jax.tree.structure(restored)
+    jax.tree.map(np.testing.assert_array_equal, back, restored)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        header = file.metadata()
+    assert (header["format"], header["pretrained_on"], header["epochs"]) == ("pt", "digits", "1")
+
+
+def test_timm_loads_the_weights_as_the_card_says_and_gives_the_same_features(exported, expected, monkeypatch):
+    torch, _ = import_timm()
+    out, printed = exported
+    card = json.loads((out / CARD_FILE).read_text())
+    assert "strict=True" in card["timm"]["load"]
+    assert all(line in printed for line in card["timm"]["build"].splitlines())
+    monkeypatch.chdir(out)
+    namespace = {}
+    exec(card["timm"]["build"] + card["timm"]["load"], namespace)
+    mean, std = (torch.tensor(card["input"][name]) for name in ("mean", "std"))
+    images = ((torch.from_numpy(_images(5, 16)) / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        features = namespace["model"](images).numpy()
+    assert np.abs(features).max() > 0.1
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-4)
+
+
+def test_the_program_runs_on_batches_of_any_size_without_this_package(exported, expected, tmp_path):
+    out, _ = exported
+    np.save(tmp_path / "images.npy", _images(5, 16))
+    load = json.loads((out / CARD_FILE).read_text())["jax"]["load"]
+    code = f"""
+import sys
+for name in ("simsiam_jax", "flax", "orbax", "torch"):
+    sys.modules[name] = None  # an import of it would fail
+{load}
+import numpy as np
+images = np.load({str(tmp_path / "images.npy")!r})
+np.savez({str(tmp_path / "features.npz")!r}, five=features(images), two=features(images[:2]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=out, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "features.npz") as features:
+        assert features["five"].dtype == np.float32
+        np.testing.assert_allclose(features["five"], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(features["two"], expected[:2], rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_without_its_workdir_goes_out_with_what_is_known(pretrained, tmp_path):
+    folder = tmp_path / "moved"
+    folder.symlink_to(pretrained)
+    card = export_checkpoint(folder, tmp_path / "out", config=_tiny_config(), source="digits", seed=0)
+    assert card["metrics"] == []
+    assert card["pretraining"]["images"] is None
+    assert card["pretraining"]["git_revision"] is None
+    assert card["pretraining"]["epochs"] == 1
+    assert json.loads((tmp_path / "out" / CARD_FILE).read_text()) == card
+
+
+def test_nothing_that_was_exported_is_overwritten(exported, pretrained):
+    out, _ = exported
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    refused(launch("export", f"--checkpoint={pretrained}", f"--out={out}"), f"--out={out}", "new folder", CARD_FILE)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_mistakes_are_one_line(pretrained, tmp_path):
+    (tmp_path / "file").write_text("")
+    there = f"--checkpoint={pretrained}"
+    refused(launch("export", f"--out={tmp_path / 'new'}"), "--checkpoint=WORKDIR/ARM/seed-K/pretrain")
+    refused(launch("export", f"--checkpoint={tmp_path}", "--out=x"), f"--checkpoint={tmp_path}", "no folder of")
+    refused(launch("export", there), "--out")
+    refused(launch("export", there, f"--out={tmp_path / 'file'}"), "--out", "is a file")
+    refused(launch("export", there, f"--out={tmp_path / 'file' / 'new'}"), "--out", "cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _drawn(path, leaf):
+    """A variable away from the zero or one that it begins with."""
+    drawn = np.random.default_rng(leaf.size).normal(size=leaf.shape).astype(np.float32)
+    if path[-1].key == "kernel":
+        return drawn / np.sqrt(leaf.size / leaf.shape[-1], dtype=np.float32)
+    return 1 + 0.5 * np.tanh(drawn) if path[-1].key in ("scale", "var") else 0.1 * drawn
+
+
+# Few channels and blocks: the program is longer with more of them, but no other.
+SMALL = {
+    "resnet18": {},
+    "efficientnet_b0": {},
+    "vit_s": {"patch_size": 8, "depth": 2},
+    "vit_s_2021": {"patch_size": 8, "depth": 2},
+    "pit_ti": {"patch_size": 8, "depths": (1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbones_program_gives_its_features_for_any_batch_on_any_platform(name):
+    fields = {"width": 0.125, **SMALL[name]}
+    module = create_backbone(name, 32, **fields)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    variables, spec = jax.tree_util.tree_map_with_path(_drawn, shapes), ViewSpec(32)
+    program = jax.export.deserialize(export_features(module, variables, spec).serialize())
+    assert program.platforms == PLATFORMS
+    # What a CPU computes otherwise is still there as the convolution that others want.
+    convolutions = [line for line in program.mlir_module().splitlines() if "stablehlo.convolution" in line]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        if path[-1].key == "kernel" and leaf.ndim == 4:
+            kernel = f"tensor<{'x'.join(map(str, leaf.shape))}xf32>"
+            assert any(kernel in line for line in convolutions), kernel
+    images = _images(3, 32)
+    expected = jax.jit(module.apply)(variables, evaluation_view(images, spec=spec))
+    assert np.abs(expected).max() > 0.02
+    np.testing.assert_allclose(program.call(images), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(program.call(images[:1]), expected[:1], rtol=0, atol=1e-5)
+
+
+def test_a_portable_program_has_each_platforms_own_convolution():
+    conv = layers.conv(8, 3, dtype=jnp.float32)
+    image = jnp.zeros((2, 2, 2, 4))
+    variables = conv.init(jax.random.key(0), image)
+
+    def convolutions(*platforms):
+        """How many the program of one layer has, whose output is smaller than its kernel."""
+        lowered = jax.jit(lambda x: conv.apply(variables, x)).trace(image).lower(lowering_platforms=platforms)
+        return lowered.as_text().count("stablehlo.convolution")
+
+    with layers.portable():
+        assert (convolutions("cpu"), convolutions("cuda"), convolutions("tpu")) == (0, 1, 1)
+        assert convolutions("cpu", "cuda") > 0
+    # Traced on a CPU without it, the CPU's form would go to all.
+    assert convolutions("cuda") == 0
