@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What `make test` and `make lint` install beside the package; CI adds torch, for the parity tests.
 EXTRAS ?= test
+# Most of the tests' time is XLA compiling, on one core; a file stays with one worker, whose fixtures it shares.
+WORKERS := --numprocesses=2 --dist=loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow lint format clean
@@ -16,10 +18,10 @@ demo: $(VENV)/run.installed
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: $(VENV)/$(EXTRAS).installed
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/$(EXTRAS).installed
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m slow $(ARGS)
 
 lint: $(VENV)/$(EXTRAS).installed
 	$(BIN)/ruff format --check .
