@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What `make test` and `make lint` install beside the package; CI adds torch, for the parity tests.
 EXTRAS ?= test
-# Most of the tests' time is XLA compiling, on one core; a file stays with one worker, whose fixtures it shares.
-WORKERS := --numprocesses=2 --dist=loadfile
+# Most of the tests' time is XLA compiling, on one core; tests/conftest.py says which of them stay together.
+WORKERS := --numprocesses=2 --dist=loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow lint format clean

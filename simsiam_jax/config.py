@@ -380,7 +380,7 @@ def recipe_config(
     require(recipe in RECIPES, f"--recipe={recipe}: unknown recipe; known: {', '.join(RECIPES)}")
     # No blur, and first layers that keep more of the image, for small ones (paper.md, "Where its code differs", 4, 6).
     small = image_size <= 32
-    backbone = BackboneConfig(stem="paper32" if small else "imagenet", patch_size=4 if small else 16, drop_path=0.0)
+    backbone = BackboneConfig(stem="paper32" if small else "imagenet", patch_size=4 if small else 16)
     pretrain_views: dict[str, Any] = {"blur_probability": 0.0 if small else 0.5}
     finetune_views: dict[str, Any] = {
         "crop_scale": (0.8, 1.2),

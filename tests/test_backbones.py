@@ -13,12 +13,13 @@ from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import AXIS, Hyper, bind, compile_step, on_every_device, pretrain_step, shard
 
-EVERY_BACKBONE = pytest.mark.parametrize("name", list(BACKBONES))
 # For tests that compile whole training steps.
 BACKBONES_AT_LENGTH = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "resnet18" else pytest.mark.slow) for name in BACKBONES]
 )
-STOCHASTIC = [name for name in BACKBONES if name != "resnet18"]
+# The two ViTs differ in numbers only.
+KINDS = [name for name in BACKBONES if name != "vit_s_2021"]
+STOCHASTIC = [name for name in KINDS if name != "resnet18"]
 
 
 def _batch(size, count, number=0):
@@ -81,7 +82,7 @@ def _randomised(variables):
     return jax.tree_util.tree_map_with_path(lambda *each: jnp.asarray(change(*each), jnp.float32), variables)
 
 
-@EVERY_BACKBONE
+@pytest.mark.parametrize("name", KINDS)
 def test_bfloat16_features_stay_within_two_percent_of_float32(name):
     images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
     half, full = (create_backbone(name, 64, width=0.5, dtype=dtype) for dtype in (jnp.bfloat16, jnp.float32))
@@ -111,7 +112,8 @@ def _loss_drop(name, dtype):
     return losses[0] - np.mean(losses[-5:])
 
 
-@BACKBONES_AT_LENGTH
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
 def test_training_in_bfloat16_lowers_the_loss_as_float32_does(name):
     full, half = (_loss_drop(name, dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert full > 0.15
@@ -149,8 +151,6 @@ def test_what_stochastic_depth_drops_of_an_image_depends_on_its_key_alone(name):
     # Batch norm sees the same batch in another order.
     np.testing.assert_allclose(trained(images[::-1], keys[::-1])[::-1], features, rtol=1e-3, atol=1e-3)
     assert not np.allclose(trained(images, keys[::-1]), features, atol=1e-2)
-    evaluated = jax.jit(backbone.apply)(variables, images)
-    np.testing.assert_array_equal(jax.jit(backbone.apply)(variables, images, keys=keys), evaluated)
 
 
 def test_a_head_of_1000_classes_completes_the_published_parameter_counts():

@@ -36,7 +36,7 @@ def _tiny_config():
     settings = {name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}
     changes = {"width": 1 / 16, "epochs": 1, "pretrain_images": 64, "dtype": "bfloat16"}
     config = recipe_config("paper", dataset="digits", image_size=16)
-    return with_overrides(config, {**settings, **changes, "patch_size": None, "drop_path": None})
+    return with_overrides(config, {**settings, **changes, "patch_size": None})
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,21 @@ from simsiam_jax.models import layers
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _both(size, kernel, stride, padding):
+def _both(size, kernel, stride, padding, multiplier=None):
     keys = jax.random.split(jax.random.key(size * 100 + kernel * 10 + stride), 3)
     lhs = jax.random.normal(keys[0], (3, size, size, 4))
-    rhs = jax.random.normal(keys[1], (kernel, kernel, 4, 5))
+    rhs = jax.random.normal(
+        keys[1], (kernel, kernel, 4, 5) if multiplier is None else (kernel, kernel, 1, 4 * multiplier)
+    )
     strides, pads = (stride, stride), (padding, padding)
 
     def fast(lhs, rhs):
-        return layers.sum_of_matrix_products(lhs, rhs, strides, pads)
+        form = layers.sum_of_matrix_products if multiplier is None else layers.sum_of_shifted_products
+        return form(lhs, rhs, strides, pads)
 
     def plain(lhs, rhs):
-        return lax.conv_general_dilated(lhs, rhs, strides, pads, dimension_numbers=NHWC)
+        groups = 1 if multiplier is None else 4
+        return lax.conv_general_dilated(lhs, rhs, strides, pads, dimension_numbers=NHWC, feature_group_count=groups)
 
     weights = jax.random.normal(keys[2], plain(lhs, rhs).shape)
     results = []
@@ -52,9 +56,28 @@ def test_sum_of_matrix_products_is_the_convolution_in_value_and_gradient(size, k
         np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-5)
 
 
-def _convolutions(size, kernel, stride):
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "multiplier"),
+    [
+        (8, 3, 1, (1, 1), 1),
+        (8, 5, 2, (2, 2), 1),
+        (7, 5, 2, (2, 2), 1),
+        (2, 5, 1, (2, 2), 1),
+        (1, 3, 1, (1, 1), 1),
+        (11, 3, 2, (1, 1), 2),
+        (6, 2, 3, (0, 1), 3),
+    ],
+)
+def test_sum_of_shifted_products_is_the_depthwise_convolution_in_value_and_gradient(
+    size, kernel, stride, padding, multiplier
+):
+    for fast, plain in zip(*_both(size, kernel, stride, padding, multiplier), strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-5)
+
+
+def _convolutions(size, kernel, stride, groups=1):
     """How many convolution instructions the traced program of one layer has."""
-    conv = layers.conv(8, kernel, stride=stride, dtype=jnp.float32)
+    conv = layers.conv(8, kernel, stride=stride, groups=groups, dtype=jnp.float32)
     image = jnp.zeros((2, size, size, 4))
     variables = conv.init(jax.random.key(0), image)
     return str(jax.make_jaxpr(conv.apply)(variables, image)).count("conv_general_dilated[")
@@ -67,9 +90,15 @@ def test_only_outputs_smaller_than_the_kernel_leave_the_convolution_of_lax_on_a_
     assert _convolutions(size=2, kernel=1, stride=1) == 1
 
 
+def test_depthwise_convolutions_leave_lax_on_a_cpu_and_other_groups_do_not():
+    assert _convolutions(size=8, kernel=3, stride=1, groups=4) == 0
+    assert _convolutions(size=8, kernel=3, stride=1, groups=2) == 1
+
+
 def test_other_platforms_keep_the_convolution_of_lax(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert _convolutions(size=2, kernel=3, stride=1) == 1
+    assert _convolutions(size=8, kernel=3, stride=1, groups=4) == 1
 
 
 def test_kernels_are_he_initialised_by_their_fan_out():
@@ -77,3 +106,45 @@ def test_kernels_are_he_initialised_by_their_fan_out():
     conv = layers.conv(64, 3, dtype=jnp.float32)
     kernel = conv.init(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))["params"]["kernel"]
     assert float(jnp.std(kernel)) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.03)
+
+
+def test_depthwise_kernels_count_one_groups_outputs_as_fan_out():
+    # Variance 2 / (5 * 5): each input reaches one output through 25 elements.
+    conv = layers.conv(256, 5, groups=256, dtype=jnp.float32)
+    kernel = conv.init(jax.random.key(0), jnp.zeros((1, 8, 8, 256)))["params"]["kernel"]
+    assert float(jnp.std(kernel)) == pytest.approx((2 / 25) ** 0.5, rel=0.03)
+
+
+def test_batch_norm_normalises_by_the_biased_and_remembers_the_unbiased_variance():
+    x = jax.random.normal(jax.random.key(0), (3, 2, 1, 5)) * 2 + 7
+    norm = layers.BatchNorm(train=True)
+    variables = norm.init(jax.random.key(0), x)
+    y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    flat = np.asarray(x).reshape(6, 5)
+    np.testing.assert_allclose(y.reshape(6, 5), (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), atol=1e-4)
+    # PyTorch's running statistics start at 0 and 1, and take a tenth of the batch's.
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-4)
+
+
+def test_batch_norm_over_two_devices_is_that_of_the_whole_batch():
+    x = jax.random.normal(jax.random.key(0), (6, 2, 2, 5)) + jnp.arange(6.0).reshape(6, 1, 1, 1)
+    alone, shared = layers.BatchNorm(train=True), layers.BatchNorm(train=True, axis_name="device")
+    variables = alone.init(jax.random.key(0), x)
+    y, updated = alone.apply(variables, x, mutable=["batch_stats"])
+
+    def on_device(part):
+        return shared.apply(variables, part, mutable=["batch_stats"])
+
+    parts, copies = jax.pmap(on_device, axis_name="device")(x.reshape(2, 3, 2, 2, 5))
+    np.testing.assert_allclose(parts.reshape(x.shape), y, rtol=1e-4, atol=1e-5)
+    for name, expected in updated["batch_stats"].items():
+        for copy in copies["batch_stats"][name]:
+            np.testing.assert_allclose(copy, expected, rtol=1e-5)
+
+
+def test_a_constant_channel_stays_finite():
+    x = jnp.full((4, 3), 1e3)
+    norm = layers.BatchNorm(train=True)
+    y, _ = norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, jnp.zeros_like(x))

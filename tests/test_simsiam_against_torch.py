@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from simsiam_jax.config import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
@@ -21,7 +20,7 @@ from simsiam_jax.data.views import two_views
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.train.optimizer import direction, learning_rates
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import AXIS, Hyper, bind, compile_step, pretrain_step, shard
+from simsiam_jax.train.steps import AXIS, Hyper, bind, compile_step, on_every_device, pretrain_step, shard
 from tests.torchvision_import import import_torchvision
 
 torch = pytest.importorskip("torch")
@@ -143,9 +142,7 @@ def _train_ours(config, model, variables, batches):
     step = compile_step(bind(pretrain_step, model=model, optimizer=optimizer, spec=SPEC, constant_predictor=True))
     peak = np.float32(config.peak_learning_rate(BATCH))
     rates = learning_rates(config, effective_batch=BATCH, updates_per_epoch=UPDATES_PER_EPOCH, epochs=100)[:STEPS]
-    # Placed as the step returns it, or the second step would be compiled again.
-    everywhere = NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec())
-    state, losses = jax.device_put(create_state(variables, optimizer), everywhere), []
+    state, losses = on_every_device(create_state(variables, optimizer)), []
     for rate, batch in zip(rates, batches, strict=True):
         state, metrics = step(state, shard(batch), Hyper(rate, peak, np.uint32(SEED), np.int32(0)))
         losses.append(float(metrics["loss"]))
@@ -193,12 +190,8 @@ def variables(model):
 def runs(request, model, variables, batches, views):
     """The common start, ours and PyTorch's after ten steps."""
     config = OPTIMIZERS[request.param]
-    initial, threads = _torch_state(variables), torch.get_num_threads()
-    # On a busy machine two of torch's threads, which wait for each other, took eight times as long as one.
-    torch.set_num_threads(1)
-    theirs = _train_torch(config, initial, views)
-    torch.set_num_threads(threads)
-    return initial, _train_ours(config, model, variables, batches), theirs
+    initial = _torch_state(variables)
+    return initial, _train_ours(config, model, variables, batches), _train_torch(config, initial, views)
 
 
 def test_ten_losses_follow_pytorch(runs):

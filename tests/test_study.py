@@ -9,10 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from simsiam_jax.models import create_backbone
 from simsiam_jax.report.results import read_results
+from simsiam_jax.weights import to_timm
+from simsiam_jax.weights.files import sha256, write_safetensors
 from tests.test_launch import ROOT, launch, refused
 
 NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
@@ -161,6 +165,31 @@ def test_running_some_arms_alone_keeps_the_reference_arm(demo, places):
     after = json.loads((workdir / "experiment.json").read_text())
     assert [arm["name"] for arm in after["arms"]] == ["none", "random", "in_domain"]
     assert after["evals"] == before["evals"] == ["knn", "linear", "finetune"]
+
+
+def _weights_file(path, seed):
+    """Weights of the smoke preset's network, as a timm model of its shape would save them."""
+    module = create_backbone("resnet18", 16, stem="cifar", width=0.125)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32))
+    draw = np.random.default_rng(seed)
+    variables = jax.tree.map(lambda leaf: np.abs(draw.normal(0.1, 0.1, leaf.shape)).astype(np.float32), shapes)
+    write_safetensors(path, to_timm("resnet18", variables), {})
+
+
+def test_a_study_starts_from_a_file_of_weights_and_keeps_to_it(demo, places, tmp_path):
+    path, workdir = tmp_path / "mine.safetensors", tmp_path / "w"
+    _weights_file(path, seed=0)
+    flags = ["--arms=none", "--evals=knn", f"--init={path}"]
+    result = _demo(places, workdir, *flags)
+    assert result.returncode == 0, result.stderr
+    experiment = json.loads((workdir / "experiment.json").read_text())
+    assert experiment["init"]["sha256"] == sha256(path)
+    assert experiment["arms"][0]["label"] == "no pretraining, from mine.safetensors"
+    assert {each.pretrain for each in read_results(workdir)} == {"mine.safetensors"}
+    key = ("none", 0, "knn", "test")
+    assert _numbers(workdir)[key][0] != _numbers(demo[0])[key][0]
+    _weights_file(path, seed=1)
+    refused(_demo(places, workdir, *flags), "--init=", "no longer the file", "--workdir")
 
 
 def test_a_workdir_of_another_experiment_is_refused(demo, places):

@@ -25,6 +25,8 @@ def import_torchvision() -> ModuleType:
         # What these libraries warn of while they are imported is not ours to mend.
         warnings.simplefilter("ignore")
         torch = pytest.importorskip("torch")
+        # Two threads wait for each other: with the tests of two processes on two cores, one is eight times as fast.
+        torch.set_num_threads(1)
         try:
             import torchvision
         except RuntimeError as error:

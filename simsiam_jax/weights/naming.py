@@ -21,6 +21,8 @@ Path = tuple[str, ...]
 
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _POS_EMBED = "pos_embed"
+# Where torch has our axes, by the name and rank of what differs: HWIO and OIHW, in × out and out × in, NHWC and NCHW.
+_TORCH_AXES = {("kernel", 4): (3, 2, 0, 1), ("kernel", 2): (1, 0), (_POS_EMBED, 4): (0, 3, 1, 2)}
 # PyTorch counts the batches that a norm has seen; it uses the count only without a momentum, which none here is.
 _COUNTER = "num_batches_tracked"
 # A classifier of ImageNet's classes is not part of a backbone.
@@ -162,23 +164,13 @@ def _ignored(key: str) -> bool:
 
 
 def _from_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
-    if path[-1] == "kernel" and value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    if path[-1] == "kernel" and value.ndim == 2:
-        return value.T
-    if path[-1] == _POS_EMBED and value.ndim == 4:
-        return value.transpose(0, 2, 3, 1)
-    return value
+    axes = _TORCH_AXES.get((path[-1], value.ndim))
+    return value if axes is None else value.transpose(np.argsort(axes))
 
 
 def _to_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
-    if path[-1] == "kernel" and value.ndim == 4:
-        return value.transpose(3, 2, 0, 1)
-    if path[-1] == "kernel" and value.ndim == 2:
-        return value.T
-    if path[-1] == _POS_EMBED and value.ndim == 4:
-        return value.transpose(0, 3, 1, 2)
-    return value
+    axes = _TORCH_AXES.get((path[-1], value.ndim))
+    return value if axes is None else value.transpose(axes)
 
 
 def _torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
