@@ -13,10 +13,13 @@ from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import AXIS, Hyper, bind, compile_step, on_every_device, pretrain_step, shard
 
-# For tests that compile whole training steps.
-BACKBONES_AT_LENGTH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "resnet18" else pytest.mark.slow) for name in BACKBONES]
-)
+
+def _at_length(names):
+    """A test of all these backbones that takes long with any but the first."""
+    first, *others = names
+    return pytest.mark.parametrize("name", [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+
+
 # The two ViTs differ in numbers only.
 KINDS = [name for name in BACKBONES if name != "vit_s_2021"]
 STOCHASTIC = [name for name in KINDS if name != "resnet18"]
@@ -43,7 +46,7 @@ def _hyper(rate, epoch=0):
     return Hyper(np.float32(rate), np.float32(rate), np.uint32(0), np.int32(epoch))
 
 
-@BACKBONES_AT_LENGTH
+@_at_length(BACKBONES)
 def test_pretrains_at_96_pixels_on_two_devices_that_stay_equal(name):
     assert jax.local_device_count() == 2
     model = _simsiam(name, 96)
@@ -82,7 +85,7 @@ def _randomised(variables):
     return jax.tree_util.tree_map_with_path(lambda *each: jnp.asarray(change(*each), jnp.float32), variables)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@_at_length(KINDS)
 def test_bfloat16_features_stay_within_two_percent_of_float32(name):
     images = jax.random.normal(jax.random.key(1), (4, 64, 64, 3))
     half, full = (create_backbone(name, 64, width=0.5, dtype=dtype) for dtype in (jnp.bfloat16, jnp.float32))
