@@ -8,7 +8,6 @@ OUT/model.json            the card: what the network is, what it learned from, h
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from simsiam_jax.models.layers import portable
 from simsiam_jax.report.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
 from simsiam_jax.study import Programs, Variables, device_name, restore_backbone, write_json
 from simsiam_jax.weights import to_timm
-from simsiam_jax.weights.files import sha256, write_safetensors
+from simsiam_jax.weights.files import sha256, write_safetensors, write_whole
 
 WEIGHTS_FILE = "model.safetensors"
 PROGRAM_FILE = "features.stablehlo"
@@ -79,7 +78,7 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_safetensors(out / WEIGHTS_FILE, to_timm(config.backbone.name, variables), _header(card))
-        _write_whole(out / PROGRAM_FILE, program.serialize())
+        write_whole(out / PROGRAM_FILE, program.serialize())
         card["files"] = {
             name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
             for name in (WEIGHTS_FILE, PROGRAM_FILE)
@@ -226,9 +225,3 @@ def _check_free(out: Path) -> None:
     require(not out.exists() or out.is_dir(), f"--out={out} is a file: give a folder")
     taken = sorted(each.name for each in out.iterdir()) if out.exists() else []
     require(not taken, f"--out={out} already holds {', '.join(taken[:3])}: give a new folder, nothing is overwritten")
-
-
-def _write_whole(path: Path, content: bytes | bytearray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

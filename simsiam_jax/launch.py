@@ -159,7 +159,8 @@ def fitted(backbone: BackboneConfig) -> BackboneConfig:
     Raises:
       InputError: If one of them was given as a flag, or the name is unknown.
     """
-    absent = [name for name in ("stem", "patch_size", "drop_path") if name not in backbone_fields(backbone.name)]
+    known = backbone_fields(backbone.name)
+    absent = [name for name in backbone.fields() if name not in known]
     for flag, value in given(absent).items():
         raise InputError(f"--{flag}={value}: --backbone={backbone.name} has no {flag}; leave the flag out")
     return dataclasses.replace(backbone, **dict.fromkeys(absent))

@@ -60,6 +60,7 @@ from simsiam_jax.train.steps import (
     pretrain_step,
 )
 from simsiam_jax.weights import InitialWeights, load_initial
+from simsiam_jax.weights.files import write_whole
 from simsiam_jax.weights.initial import start_name
 
 Variables = dict[str, Any]
@@ -274,9 +275,8 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
             f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
         )
         known = {arm.name: dataclasses.asdict(arm) for arm in before.arms}
-        origin = json.loads(path.read_text()).get("init")
         require(
-            start is None or origin is None or origin["sha256"] == start.origin["sha256"],
+            start is None or before.init is None or before.init["sha256"] == start.origin["sha256"],
             f"--init={study.config.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
             "choose another --workdir",
         )
@@ -334,9 +334,7 @@ def pretraining_name(row: Row, config: Config) -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
-    temporary.replace(path)
+    write_whole(path, f"{json.dumps(values, indent=1)}\n".encode())
 
 
 def device_name() -> str:

@@ -126,12 +126,7 @@ def sample_keys(
     sample_ids: Integer[Array | np.ndarray, "batch"], *, seed: Scalar, epoch: Scalar, view: Scalar
 ) -> Key[Array, "batch"]:
     """A key for what a network draws by itself on a view (stochastic depth); arguments as `augmented_view`."""
-    epoch_key = _epoch_key(seed, epoch)
-
-    def key_of(sample_id: Integer[Array, ""]) -> Key[Array, ""]:
-        return jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), _NETWORK + view)
-
-    return jax.vmap(key_of)(jnp.asarray(sample_ids))
+    return _keys_of(_epoch_key(seed, epoch), sample_ids, _NETWORK + view)
 
 
 def evaluation_view(
@@ -169,16 +164,22 @@ def _epoch_key(seed: Scalar, epoch: Scalar) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
 
 
+def _keys_of(
+    epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], use: Scalar
+) -> Key[Array, "batch"]:
+    """A key for each sample; `use` keeps those of views and of the network apart."""
+
+    def key_of(sample_id: Integer[Array, ""]) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), use)
+
+    return jax.vmap(key_of)(jnp.asarray(sample_ids))
+
+
 def _sample_numbers(
     epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], view: Scalar
 ) -> Float[Array, "batch numbers"]:
     """All uniform numbers in 0..1 of a view, each sample's from its own key."""
-
-    def draw(sample_id: Integer[Array, ""]) -> Float[Array, "numbers"]:
-        key = jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), view)
-        return jax.random.uniform(key, (_NUMBERS,))
-
-    return jax.vmap(draw)(jnp.asarray(sample_ids))
+    return jax.vmap(lambda key: jax.random.uniform(key, (_NUMBERS,)))(_keys_of(epoch_key, sample_ids, view))
 
 
 def _colour_factors(numbers: Float[Array, "batch 4"], spec: ViewSpec) -> Float[Array, "batch 4"]:

@@ -62,7 +62,8 @@ class Arm:
 class Experiment:
     """What experiment.json says of a run: the order of `arms` is that of the table, the first is the reference.
 
-    `seeds` are the seeds that the run will have when it is finished; empty where the file does not say.
+    `seeds` are the seeds that the run will have when it is finished; empty where the file does not say. `init` tells
+    which weights its backbones start from; None for random ones.
     """
 
     experiment: str
@@ -76,6 +77,7 @@ class Experiment:
     data: dict[str, Any]
     paper_source: str | None = None
     seeds: tuple[int, ...] = ()
+    init: dict[str, Any] | None = None
 
 
 def append_results(workdir: Path, results: Sequence[Result]) -> None:
@@ -143,6 +145,7 @@ def read_experiment(workdir: Path) -> Experiment:
         require(isinstance(values.get(name), kind), f"{path} has no usable {name!r}: {fix}")
     require(len(values["arms"]) > 0, f"{path} names no arm: {fix}")
     require(isinstance(values.get("paper_source"), str | None), f"{path} has no usable 'paper_source': {fix}")
+    require(isinstance(values.get("init"), dict | None), f"{path} has no usable 'init': {fix}")
     seeds = values.get("seeds") or []
     require(isinstance(seeds, list) and all(map(_is_count, seeds)), f"{path} has no usable 'seeds': {fix}")
     return Experiment(
@@ -154,6 +157,7 @@ def read_experiment(workdir: Path) -> Experiment:
         data=values["data"],
         paper_source=values.get("paper_source"),
         seeds=tuple(seeds),
+        init=values.get("init"),
         **{name: values[name] for name, kind in expected.items() if kind is str},
     )
 

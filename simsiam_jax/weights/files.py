@@ -1,6 +1,5 @@
 """State dicts in files: named numpy arrays as `.safetensors`, read and written, or as PyTorch's `.pth`, read only."""
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -53,17 +52,21 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
       tensors: The tensors by name, of any memory layout.
       metadata: Texts for the file's header; `{"format": "pt"}` is what timm and transformers look for.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors writes the memory as it lies, whatever the strides say.
     plain = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    # Not save_file: it makes files that only their owner may read.
+    write_whole(path, safetensors.numpy.save(plain, dict(metadata)))
+
+
+def write_whole(path: Path, content: bytes | bytearray) -> None:
+    """Writes a file that is either whole or as it was before; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Not save_file: it makes files that only their owner may read.
-        temporary.write_bytes(safetensors.numpy.save(plain, dict(metadata)))
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

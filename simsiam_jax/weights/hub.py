@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from simsiam_jax.config import InputError, require
-from simsiam_jax.weights.files import sha256
+from simsiam_jax.weights.files import sha256, write_whole
 
 _PREFIX = "hf:"
 _FORM = "hf:OWNER/REPO[/FILENAME.safetensors][@REVISION]"
@@ -229,11 +229,8 @@ def _record(file: HubFile, pin: HubFile) -> None:
     if _pin_name(file) in pins:
         return
     entries = {name: dataclasses.asdict(each) for name, each in {**pins, _pin_name(file): pin}.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
-        temporary.replace(path)
+        write_whole(path, f"{json.dumps(entries, indent=2, sort_keys=True)}\n".encode())
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder of yours"

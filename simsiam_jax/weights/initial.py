@@ -61,17 +61,18 @@ def load_initial(backbone: BackboneConfig, image_size: int) -> InitialWeights | 
     else:
         file = hub.parse(backbone.init)
     if file is None:
-        path = Path(backbone.init).expanduser()
+        path, digest = Path(backbone.init).expanduser(), None
         origin = {"source": backbone.init}
     else:
         path, pinned = hub.fetch(file)
+        digest = pinned.sha256
         origin = {"source": f"hf:{pinned.repo}/{pinned.filename}", "revision": pinned.revision}
     try:
         variables = from_timm(backbone.name, read_state_dict(path), image_size, **backbone.fields())
     except InputError as fault:
         text = str(fault)
         raise InputError(text if text.startswith("--") else f"--init={backbone.init}: {text}") from None
-    return InitialWeights(variables, {**origin, "sha256": sha256(path)})
+    return InitialWeights(variables, {**origin, "sha256": digest or sha256(path)})
 
 
 def start_name(init: str) -> str:

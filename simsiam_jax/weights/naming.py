@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from simsiam_jax.config import InputError, require
 from simsiam_jax.models import create_backbone
@@ -68,7 +69,7 @@ def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **field
       InputError: Naming the first tensor that is missing, left over or of another shape.
     """
     module = create_backbone(name, image_size, **fields)
-    wanted = _leaves(_shapes(module, image_size))
+    wanted: Any = flatten_dict(_shapes(module, image_size))
     given = {_timm_name_of(key): value for key, value in state_dict.items()}
     network = " ".join([name, *(f"{key}={value}" for key, value in fields.items() if key != "dtype")])
     left_over = [key for key in given if not _ignored(key) and key not in {_timm_name(path) for path in wanted}]
@@ -91,7 +92,7 @@ def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **field
         filled[path] = np.array(value, dtype=np.float32, order="C")
     if left_over:
         raise InputError(f"the weights are not those of {network}: {left_over[0]} is left over")
-    return _nested(filled)
+    return {"params": {}, "batch_stats": {}, **unflatten_dict(filled)}
 
 
 def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
@@ -107,10 +108,10 @@ def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
     Raises:
       InputError: If the variables are not this backbone's.
     """
-    leaves = _leaves({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+    leaves: Any = flatten_dict({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
     # The names of a backbone's variables do not depend on its fields or the size of its images.
     module = create_backbone(name, 64)
-    expected = _leaves(_shapes(module, 64))
+    expected: Any = flatten_dict(_shapes(module, 64))
     for path in [*expected, *leaves]:
         require(path in leaves, f"the variables are not {name}'s: {'/'.join(path)} is missing")
         require(path in expected, f"the variables are not {name}'s: {'/'.join(path)} is left over")
@@ -127,21 +128,6 @@ def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
 def _shapes(module: Any, image_size: int) -> Variables:
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return {"batch_stats": {}, **jax.eval_shape(module.init, jax.random.key(0), image)}
-
-
-def _leaves(tree: Variables) -> dict[Path, Any]:
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {tuple(part.key for part in path): leaf for path, leaf in found}
-
-
-def _nested(leaves: Mapping[Path, Any]) -> Variables:
-    tree: Variables = {"params": {}, "batch_stats": {}}
-    for path, leaf in leaves.items():
-        node = tree
-        for part in path[:-1]:
-            node = node.setdefault(part, {})
-        node[path[-1]] = leaf
-    return tree
 
 
 def _timm_name(path: Path) -> str:
