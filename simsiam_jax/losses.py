@@ -1,4 +1,4 @@
-"""The similarity loss of SimSiam and the classification loss of the evaluations."""
+"""The similarity loss of SimSiam and the classification losses of the evaluations."""
 
 import jax
 import jax.numpy as jnp
@@ -56,3 +56,27 @@ def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " ba
     """The mean softmax cross-entropy in nats, for integer labels in 0..classes-1."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     return jnp.mean(losses)
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "batch attributes"], targets: Int[Array, "batch attributes"]
+) -> Float[Array, ""]:
+    """The mean binary cross-entropy in nats over the known entries (paper.md: the loss for multi-label data).
+
+    Args:
+      logits: Of any float type.
+      targets: 1, 0, or -1 where the attribute is not known.
+
+    Returns:
+      A float32 scalar; 0, with a zero gradient, where nothing is known.
+    """
+    known = targets >= 0
+    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets == 1)
+    return jnp.sum(jnp.where(known, losses, 0.0)) / jnp.maximum(jnp.sum(known), 1)
+
+
+def classification_loss(
+    logits: Float[Array, "batch outputs"], labels: Int[Array, " batch"] | Int[Array, "batch outputs"]
+) -> Float[Array, ""]:
+    """`cross_entropy` for labels [batch], `binary_cross_entropy` for labels [batch, attributes]."""
+    return cross_entropy(logits, labels) if labels.ndim == 1 else binary_cross_entropy(logits, labels)

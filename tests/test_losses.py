@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.losses import cross_entropy, l2_normalize, negative_cosine_similarity, simsiam_loss
+from simsiam_jax.losses import (
+    binary_cross_entropy,
+    classification_loss,
+    cross_entropy,
+    l2_normalize,
+    negative_cosine_similarity,
+    simsiam_loss,
+)
 
 
 def _draw(seed, shape=(6, 5)):
@@ -63,3 +70,42 @@ def test_bfloat16_inputs_are_normalised_in_float32():
 
 def test_cross_entropy_of_uniform_logits_is_log_of_the_classes():
     assert float(cross_entropy(jnp.zeros((3, 10)), jnp.array([0, 5, 9]))) == pytest.approx(np.log(10), rel=1e-6)
+
+
+def test_binary_cross_entropy_is_the_mean_over_the_known_entries():
+    # Logits log 3 and 0 are probabilities 3/4 and 1/2: -log 3/4, -log 1/4 and -log 1/2, by hand.
+    logits = jnp.array([[np.log(3.0), np.log(3.0)], [0.0, 5.0]])
+    targets = jnp.array([[1, 0], [1, -1]])
+    expected = -(np.log(3 / 4) + np.log(1 / 4) + np.log(1 / 2)) / 3
+    assert float(binary_cross_entropy(logits, targets)) == pytest.approx(expected, rel=1e-6)
+    gradient = jax.grad(binary_cross_entropy)(logits, targets)
+    # The derivative is (probability - target) / known entries, and none for the missing one.
+    np.testing.assert_allclose(gradient, np.array([[-1 / 4, 3 / 4], [-1 / 2, 0]]) / 3, atol=1e-6)
+
+
+def test_binary_cross_entropy_of_nothing_known_is_zero_with_a_zero_gradient():
+    loss, gradient = jax.value_and_grad(binary_cross_entropy)(_draw(0), jnp.full((6, 5), -1))
+    assert float(loss) == 0.0
+    assert bool(jnp.all(gradient == 0))
+
+
+def test_binary_cross_entropy_of_large_logits_is_their_size():
+    logits = jnp.array([[1e4, -1e4], [1e4, -1e4]])
+    loss, gradient = jax.value_and_grad(binary_cross_entropy)(logits, jnp.array([[0, 1], [1, 0]]))
+    assert float(loss) == 5e3  # two entries cost 1e4, two nothing
+    assert bool(jnp.all(jnp.isfinite(gradient)))
+
+
+def test_binary_cross_entropy_of_bfloat16_is_computed_in_float32():
+    logits = _draw(0).astype(jnp.bfloat16)
+    targets = (_draw(1) > 0).astype(jnp.int32)
+    loss = binary_cross_entropy(logits, targets)
+    assert loss.dtype == jnp.float32
+    assert float(loss) == float(binary_cross_entropy(logits.astype(jnp.float32), targets))
+
+
+def test_the_shape_of_the_labels_chooses_the_loss():
+    logits = _draw(0)
+    classes, attributes = jnp.array([0, 1, 2, 3, 4, 0]), (_draw(1) > 0).astype(jnp.int32)
+    assert float(classification_loss(logits, classes)) == float(cross_entropy(logits, classes))
+    assert float(classification_loss(logits, attributes)) == float(binary_cross_entropy(logits, attributes))

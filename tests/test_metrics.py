@@ -1,8 +1,23 @@
+import math
+import subprocess
+import sys
+import time
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, average_precision_score, jaccard_score, roc_auc_score
 
-from simsiam_jax.metrics import top1, z_spread
+from simsiam_jax.metrics import HEADLINE, headline_score, scores, top1, z_spread
+
+
+def _draw(images, attributes, *, missing=0.0, seed=0):
+    """Probabilities in steps of 1/20, so that there are ties and values at the threshold, and labels they tell of."""
+    draw = np.random.default_rng(seed)
+    outputs = (draw.integers(0, 21, (images, attributes)) / 20).astype(np.float32)
+    labels = (draw.random((images, attributes)) < 0.1 + 0.8 * outputs).astype(np.int32)
+    return outputs, np.where(draw.random(labels.shape) < missing, -1, labels).astype(np.int32)
 
 
 def test_spread_is_near_one_for_directions_all_over_the_sphere():
@@ -19,3 +34,146 @@ def test_spread_is_zero_for_collapsed_outputs_of_any_length():
 def test_top1_counts_the_rows_whose_largest_score_is_at_the_label():
     scores = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     assert float(top1(scores, jnp.array([1, 0, 0, 1]))) == 0.5
+
+
+def test_top1_of_classes_is_the_share_of_right_answers():
+    outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32)
+    assert scores(outputs, np.array([1, 0, 0])) == {"top1": 2 / 3}
+    assert headline_score(outputs, np.array([1, 0, 0])) == 2 / 3
+
+
+def test_scores_of_attributes_are_those_of_scikit_learn():
+    outputs, labels = _draw(300, 7)
+    predicted = (outputs >= 0.5).astype(int)
+    assert scores(outputs, labels) == pytest.approx(
+        {
+            "macro_jaccard": jaccard_score(labels, predicted, average="macro"),
+            "micro_jaccard": jaccard_score(labels, predicted, average="micro"),
+            "macro_accuracy": np.mean([accuracy_score(labels[:, k], predicted[:, k]) for k in range(7)]),
+            "micro_accuracy": accuracy_score(labels.ravel(), predicted.ravel()),
+            "macro_auc": roc_auc_score(labels, outputs, average="macro"),
+            "micro_auc": roc_auc_score(labels, outputs, average="micro"),
+            "macro_average_precision": average_precision_score(labels, outputs, average="macro"),
+            "micro_average_precision": average_precision_score(labels, outputs, average="micro"),
+        },
+        abs=1e-12,
+    )
+
+
+def _auc(outputs, labels):
+    """The share of pairs of a present and an absent entry that are in order, ties counting half."""
+    present, absent = outputs[labels == 1], outputs[labels == 0]
+    difference = present[:, None] - absent[None, :]
+    return np.mean((difference > 0) + 0.5 * (difference == 0))
+
+
+def _average_precision(outputs, labels):
+    """The sum over falling thresholds of precision times the recall gained."""
+    total, recall_before = 0.0, 0.0
+    for threshold in np.unique(outputs)[::-1]:
+        taken = labels[outputs >= threshold]
+        recall = np.sum(taken == 1) / np.sum(labels == 1)
+        total += np.mean(taken == 1) * (recall - recall_before)
+        recall_before = recall
+    return total
+
+
+def test_scores_with_missing_values_are_the_definitions_over_the_known_entries():
+    outputs, labels = _draw(120, 4, missing=0.3)
+    columns = [(outputs[labels[:, k] >= 0, k], labels[labels[:, k] >= 0, k]) for k in range(4)]
+    pooled = np.concatenate([column[0] for column in columns]), np.concatenate([column[1] for column in columns])
+    got = scores(outputs, labels)
+    for name, score in (
+        ("auc", _auc),
+        ("average_precision", _average_precision),
+        ("accuracy", lambda p, y: np.mean((p >= 0.5) == (y == 1))),
+        ("jaccard", lambda p, y: len(p[(p >= 0.5) & (y == 1)]) / len(p[(p >= 0.5) | (y == 1)])),
+    ):
+        assert got[f"macro_{name}"] == pytest.approx(np.mean([score(*column) for column in columns]), abs=1e-12)
+        assert got[f"micro_{name}"] == pytest.approx(score(*pooled), abs=1e-12)
+
+
+def test_scores_of_four_images_are_those_computed_by_hand():
+    outputs = np.array([[0.9, 0.5], [0.6, 0.4], [0.2, 0.7], [0.8, 0.1]], np.float32)
+    labels = np.array([[1, 1], [0, 1], [1, 0], [-1, 0]])
+    # First attribute, known of three: one of {1, 2, 3} is both predicted and present. Predicted right: the first.
+    # Ranked 1, 0, 1: one pair of two in order; precision 1 and 2/3 where the recall rises by a half.
+    # Second (0.5 counts as predicted): one of {1, 2, 3} is both; right: the first and last. Ranked 0, 1, 1, 0: two
+    # pairs of four; precision 1/2 and 2/3.
+    # Pooled, by falling output, without the missing one: 1, 0, 0 | 1, 1, 1, 0 for 0.9, 0.7, 0.6 | 0.5, 0.4, 0.2, 0.1.
+    assert scores(outputs, labels) == pytest.approx(
+        {
+            "macro_jaccard": 1 / 3,
+            "micro_jaccard": 2 / 6,
+            "macro_accuracy": (1 / 3 + 1 / 2) / 2,
+            "micro_accuracy": 3 / 7,
+            "macro_auc": 1 / 2,
+            "micro_auc": (3 + 1 + 1 + 1) / 12,
+            "macro_average_precision": ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2,
+            "micro_average_precision": (1 + 2 / 4 + 3 / 5 + 4 / 6) / 4,
+        }
+    )
+
+
+def test_the_threshold_moves_the_predictions_alone():
+    outputs, labels = _draw(200, 3)
+    low, high = scores(outputs, labels, threshold=0.3), scores(outputs, labels, threshold=0.7)
+    expected = jaccard_score(labels, outputs >= np.float32(0.3), average="macro")
+    assert low["macro_jaccard"] == pytest.approx(expected) == headline_score(outputs, labels, threshold=0.3)
+    assert {name for name in low if low[name] == high[name]} == {
+        "macro_auc", "micro_auc", "macro_average_precision", "micro_average_precision",
+    }  # fmt: skip
+
+
+def test_attributes_of_one_value_are_left_out_of_what_needs_two_with_one_warning(caplog):
+    outputs, labels = _draw(60, 5)
+    labels[:, 1], labels[:, 3], labels[:, 4] = 1, 0, -1
+    outputs[:, 3] = 0.1  # neither present nor predicted: its Jaccard is 0, as scikit-learn has it
+    got = scores(outputs, labels)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "3 of 5 attributes" in record.getMessage()
+    assert "(columns 1, 3, 4)" in record.getMessage()
+    assert got["macro_auc"] == pytest.approx(np.mean([_auc(outputs[:, k], labels[:, k]) for k in (0, 2)]))
+    precision = np.mean([_average_precision(outputs[:, k], labels[:, k]) for k in (0, 2)])
+    assert got["macro_average_precision"] == pytest.approx(precision)
+    known = slice(0, 4)  # of the last attribute nothing is known: there is nothing to be wrong about
+    plain = jaccard_score(labels[:, known], outputs[:, known] >= 0.5, average="macro", zero_division=0)
+    assert got["macro_jaccard"] == pytest.approx(plain)
+    assert got["macro_accuracy"] == pytest.approx(np.mean((outputs >= 0.5)[:, known] == labels[:, known]))
+    assert got["micro_auc"] == pytest.approx(_auc(outputs[:, known].ravel(), labels[:, known].ravel()))
+
+
+def test_what_nothing_is_known_of_is_nan():
+    outputs, labels = _draw(20, 3)
+    assert all(math.isnan(value) for value in scores(outputs, np.full_like(labels, -1)).values())
+    absent = scores(outputs, np.zeros_like(labels))
+    assert absent["macro_jaccard"] == absent["micro_jaccard"] == 0
+    assert math.isnan(absent["macro_auc"])
+    assert math.isnan(absent["micro_average_precision"])
+
+
+def test_a_diverged_network_predicts_and_ranks_nothing():
+    outputs, labels = _draw(20, 3)
+    got = scores(np.full_like(outputs, np.nan), labels)
+    assert got["macro_jaccard"] == 0
+    assert all(math.isnan(value) == name.endswith(("auc", "precision")) for name, value in got.items())
+
+
+def test_the_headline_is_one_of_the_scores():
+    outputs, labels = _draw(50, 3, missing=0.2)
+    assert headline_score(outputs, labels) == scores(outputs, labels)[HEADLINE["attributes"]]
+    assert headline_score(outputs, labels[:, 0] % 3) == scores(outputs, labels[:, 0] % 3)[HEADLINE["classes"]]
+
+
+def test_the_test_images_of_celeba_are_scored_in_seconds():
+    outputs, labels = _draw(20_000, 40, missing=0.05)
+    begun = time.monotonic()
+    scores(outputs, labels)
+    assert time.monotonic() - begun < 20  # 1 to 2 s on a free machine
+
+
+def test_scikit_learn_is_imported_only_when_something_is_scored():
+    code = "import sys, simsiam_jax.metrics; print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
