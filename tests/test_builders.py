@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import io
 import struct
 import threading
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.image_classification import mnist
 
 from simsiam_jax.config import InputError, NoiseConfig
 from simsiam_jax.data import DATASETS, load_split
 from simsiam_jax.data.builders import digits, fashion_mnist, random_images
+from simsiam_jax.data.builders.archives import Archive
+from simsiam_jax.data.builders.png import encode_png
 
 DEBIAN = fashion_mnist.DEBIAN_FOLDER
 OFFICIAL = fashion_mnist.ARCHIVES
@@ -45,7 +49,7 @@ def tiny(tmp_path, monkeypatch):
     for name, array in arrays.items():
         data = gzip.compress(idx(array), mtime=0)
         (folder / name).write_bytes(data)
-        expected[name] = fashion_mnist.Archive(len(data), hashlib.sha256(data).hexdigest(), 0)
+        expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
     monkeypatch.setattr(fashion_mnist, "ARCHIVES", expected)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "not-installed")
     return folder, arrays
@@ -109,7 +113,7 @@ def test_a_wrong_idx_file_is_named(data, complaint):
 
 def test_archives_are_expected_as_tfds_records_them():
     recorded = checksums.load_url_infos(Path(tfds.__file__).parent / "url_checksums" / "fashion_mnist.txt")
-    assert {mnist.FashionMNIST.URL + name: (a.size, a.sha256) for name, a in OFFICIAL.items()} == {
+    assert {archive.url: (archive.size, archive.sha256) for archive in OFFICIAL.values()} == {
         url: (info.size, info.checksum) for url, info in recorded.items()
     }
 
@@ -202,7 +206,6 @@ def test_a_missing_file_of_the_four_is_named(tiny, tmp_path):
 
 def test_no_network_gives_one_line_that_names_package_flag_folder_and_files(tiny, tmp_path, monkeypatch):
     # Port 9 of this machine: nobody listens, the connection is refused at once.
-    monkeypatch.setattr(fashion_mnist.FashionMNIST, "URL", "http://127.0.0.1:9/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(InputError, match="refused") as error:
         load_split("fashion_mnist", "train", data_dir=tmp_path / "data")
@@ -235,7 +238,8 @@ def server(tiny, monkeypatch):
         thread = threading.Thread(target=httpd.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{httpd.server_address[1]}/"
-        monkeypatch.setattr(fashion_mnist.FashionMNIST, "URL", url)
+        served = {name: archive._replace(url=url + name) for name, archive in fashion_mnist.ARCHIVES.items()}
+        monkeypatch.setattr(fashion_mnist, "ARCHIVES", served)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield Handler
         httpd.shutdown()
@@ -256,12 +260,24 @@ def test_a_download_that_fails_half_way_gives_one_line(server, tmp_path, monkeyp
     one_line(error)
 
 
-def test_a_download_that_is_not_the_file_is_refused(server, tiny, tmp_path):
+def test_a_download_that_is_not_the_file_is_refused_and_not_kept(server, tiny, tmp_path):
     folder, _ = tiny
+    whole = (folder / "t10k-labels-idx1-ubyte.gz").read_bytes()
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"<html>please log in</html>")
-    with pytest.raises(InputError, match="truncated or altered") as error:
+    with pytest.raises(InputError, match="what the server sent is another file") as error:
         load_split("fashion_mnist", "test", data_dir=tmp_path / "data")
     one_line(error)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(whole)
+    assert len(load_split("fashion_mnist", "test", data_dir=tmp_path / "data")) == 20
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (5, 3, 1), (3, 5, 3), (32, 32, 3), (96, 96, 3), (300, 300, 1)])
+def test_png_files_hold_the_pixels_to_the_bit(shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for image in (noise, np.zeros(shape, np.uint8), np.sort(noise, axis=0)):
+        with Image.open(io.BytesIO(encode_png(image))) as file:
+            assert (file.format, file.mode) == ("PNG", "L" if shape[2] == 1 else "RGB")
+            np.testing.assert_array_equal(np.asarray(file).reshape(shape), image)
 
 
 def test_noise_is_a_function_of_seed_and_index_whatever_the_count():

@@ -2,50 +2,39 @@
 
 import gzip
 import hashlib
-import http.client
 import struct
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from tensorflow_datasets.core import registered
-from tensorflow_datasets.core.download import download_manager
 from tensorflow_datasets.image_classification import mnist
 
 from simsiam_jax.config import InputError, require
+from simsiam_jax.data.builders.archives import Archive, download_files, find_files, manual_folder, reading, url_infos
 from simsiam_jax.data.builders.png import encode_png
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-PROBE_SECONDS = 10
-
-
-class Archive(NamedTuple):
-    """One of the four original files: its size in bytes, sha256, and the time in its gzip header."""
-
-    size: int
-    sha256: str
-    mtime: int
 
 
 ARCHIVES = {
-    "train-images-idx3-ubyte.gz": Archive(
-        26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 1504176606
-    ),
-    "train-labels-idx1-ubyte.gz": Archive(
-        29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 1504176606
-    ),
-    "t10k-images-idx3-ubyte.gz": Archive(
-        4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 1504176627
-    ),
-    "t10k-labels-idx1-ubyte.gz": Archive(
-        5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 1504176627
-    ),
+    name: Archive(size, sha256, mnist.FashionMNIST.URL + name)
+    for name, size, sha256 in (
+        (
+            "train-images-idx3-ubyte.gz",
+            26421880,
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        ),
+        ("train-labels-idx1-ubyte.gz", 29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        ("t10k-images-idx3-ubyte.gz", 4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        ("t10k-labels-idx1-ubyte.gz", 5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    )
 }
+# In the originals' gzip headers, Unix seconds.
+TIMES = {"train": 1504176606, "t10k": 1504176627}
 
 
 def parse_idx(data: bytes, dimensions: int, source: str) -> UInt8[np.ndarray, "..."]:
@@ -107,11 +96,9 @@ def read_archive(path: Path, name: str) -> bytes:
         InputError: if the file is truncated or altered in any way.
     """
     archive = ARCHIVES[name]
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    for original in (data, restore_header(data, name, archive.mtime)):
+    for original in (data, restore_header(data, name, TIMES[name[:5].rstrip("-")])):
         if len(original) == archive.size and hashlib.sha256(original).hexdigest() == archive.sha256:
             return gzip.decompress(original)
     raise InputError(
@@ -132,53 +119,7 @@ def find_archives(manual_dir: Path | None) -> dict[str, Path] | None:
     Raises:
         InputError: if a folder holds some of the four files but not all.
     """
-    for folder in (manual_dir, DEBIAN_FOLDER):
-        if folder is None:
-            continue
-        paths = {name: folder / name for name in ARCHIVES}
-        missing = [name for name, path in paths.items() if not path.is_file()]
-        if not missing:
-            return paths
-        require(
-            len(missing) == len(ARCHIVES),
-            f"{folder} lacks {' and '.join(missing)}, of Fashion-MNIST's four files; put all of them there",
-        )
-    return None
-
-
-def download_archives(dl_manager: Any, url: str) -> dict[str, Path]:
-    """The four files through TFDS's downloader, which keeps them and verifies their checksums.
-
-    Args:
-        dl_manager: TFDS's download manager.
-        url: of the folder that holds them, with the final slash.
-
-    Returns:
-        File name to path; the paths have other names than the files.
-
-    Raises:
-        InputError: if they cannot be had, naming the package, flag and folder that would help.
-    """
-    try:
-        # TFDS tries an unreachable host for minutes before it gives up: ask once first.
-        request = urllib.request.Request(url + next(iter(ARCHIVES)), method="HEAD")
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-            pass
-        paths = dl_manager.download({name: url + name for name in ARCHIVES})
-    # Most errors of urllib and requests are OSErrors; TFDS's own mean a bad status and a wrong checksum.
-    except (
-        OSError,
-        http.client.HTTPException,
-        tfds.download.DownloadError,
-        download_manager.NonMatchingChecksumError,
-    ) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
-        raise InputError(
-            f"fashion_mnist is not installed and cannot be downloaded ({reason}): install the Debian package "
-            f"{DEBIAN_PACKAGE} (it fills {DEBIAN_FOLDER}), or put {', '.join(ARCHIVES)} into a folder "
-            "and name it with --manual_dir"
-        ) from error
-    return {name: Path(path) for name, path in paths.items()}
+    return find_files(ARCHIVES, manual_dir, "fashion_mnist") or find_files(ARCHIVES, DEBIAN_FOLDER, "fashion_mnist")
 
 
 def read_archives(
@@ -215,12 +156,17 @@ with registered.skip_registration():
         # Without it TFDS refuses to say where the manual folder is.
         MANUAL_DOWNLOAD_INSTRUCTIONS = "Fashion-MNIST's four original files, or those of Debian's package."
 
+        @property
+        def url_infos(self) -> dict[str, Any]:
+            return url_infos(ARCHIVES)
+
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            try:
-                manual_dir = Path(dl_manager.manual_dir)
-            except AssertionError:  # There is none, or it is empty.
-                manual_dir = None
-            paths = find_archives(manual_dir) or download_archives(dl_manager, self.URL)
+            advice = (
+                f"install the Debian package {DEBIAN_PACKAGE} (it fills {DEBIAN_FOLDER}), or put "
+                f"{', '.join(ARCHIVES)} into a folder and name it with --manual_dir"
+            )
+            paths = find_archives(manual_folder(dl_manager))
+            paths = paths or download_files(dl_manager, ARCHIVES, self.name, advice)
             return {
                 split: self._generate_examples(images, labels)
                 for split, (images, labels) in read_archives(paths).items()
