@@ -9,9 +9,10 @@ from simsiam_jax.config import OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.models import BACKBONES, Classifier, SimSiam, create_backbone
 from simsiam_jax.models.layers import drop_path
+from simsiam_jax.train.devices import AXIS, on_every_device, shard
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import AXIS, Hyper, bind, compile_step, on_every_device, pretrain_step, shard
+from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
 
 
 def _at_length(names):

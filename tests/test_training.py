@@ -12,11 +12,11 @@ from simsiam_jax.config import InputError, OptimizerConfig, ViewSpec
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import epoch_order, gather, in_batches
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.train.devices import AXIS, shard
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import (
-    AXIS,
     Hyper,
     bind,
     clean_outputs,
@@ -25,7 +25,6 @@ from simsiam_jax.train.steps import (
     finetune_step,
     over_split,
     pretrain_step,
-    shard,
 )
 
 SIZE = 16
@@ -112,16 +111,29 @@ def test_the_state_is_equal_on_both_devices(on_devices):
         np.testing.assert_array_equal(leaf[0], leaf[1])
 
 
-def test_an_epoch_compiles_its_step_once(model, variables, split):
+@pytest.mark.parametrize(("feed", "programs"), [("streamed", 1), ("resident", 2)])
+def test_an_epoch_compiles_its_step_once(model, variables, split, feed, programs):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
     plan = make_plan(24, optimizer=OPTIMIZER, micro_batch_size=8, epochs=1, seed=0)
     state = create_state(variables, direction(OPTIMIZER))
-    run = epoch_runner(_step(model)[1])
+    run = epoch_runner(_step(model)[1], feed=feed)
     compiled.clear()
     run(state, split, *plan.epoch(0), lambda *_: None)
-    # Three steps; a state that comes back in another layout than it went in would be compiled for again.
-    assert compiled.count("/jax/core/compile/backend_compile_duration") == 1
+    # Three steps; a state that comes back in another layout than it went in would be compiled for again. The resident
+    # feed has a program that picks a batch.
+    assert compiled.count("/jax/core/compile/backend_compile_duration") == programs
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_both_feeds_end_an_epoch_with_the_same_bits(model, variables, split, scan):
+    plan = make_plan(24, optimizer=OPTIMIZER, micro_batch_size=8, epochs=1, seed=0)
+    ended = []
+    for feed in ("resident", "streamed"):
+        state = create_state(variables, direction(OPTIMIZER))
+        run = epoch_runner(_step(model)[1], scan=scan, feed=feed)
+        ended.append(jax.device_get(run(state, split, *plan.epoch(0), lambda *_: None)))
+    _assert_equal(*ended)
 
 
 def test_scan_and_loop_train_alike(model, variables, split, run_epoch, tmp_path):

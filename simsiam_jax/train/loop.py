@@ -14,20 +14,23 @@ from einops import rearrange
 from tensorboardX import SummaryWriter
 
 from simsiam_jax.config import OptimizerConfig, require
-from simsiam_jax.data.feed import Batch, epoch_order, gather
+from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.devices import feed_chooser, on_every_device
 from simsiam_jax.train.optimizer import learning_rates
 from simsiam_jax.train.progress import ProgressLine
 from simsiam_jax.train.state import TrainState
-from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step, on_every_device, shard
+from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step
 
-# Steps that may be under way before the host waits for one: enough to keep the device busy, few enough that the
+# Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
 # progress line tells the truth.
-_STEPS_IN_FLIGHT = 2
+_CALLS_IN_FLIGHT = 2
 
-# The most micro-steps in one call on an accelerator: a call or two an epoch, and a progress line that moves.
+# The most micro-steps in one call on an accelerator, and the most bytes of their images: a progress line that moves,
+# and a few calls' batches beside the network.
 _STEPS_PER_SCAN = 1024
+_BYTES_PER_SCAN = 256 * 2**20
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -121,14 +124,14 @@ Show = Callable[[int, float, float], None]
 RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
 
 
-def epoch_runner(step: Step, *, scan: bool | None = None) -> RunEpoch:
+def epoch_runner(step: Step, *, scan: bool | None = None, feed: str = "auto") -> RunEpoch:
     """Compiles `step` into a function that runs an epoch.
 
     Args:
       step: A pure per-device step.
-      scan: Whether many micro-steps run in one call over a split that lies on the device; None: on accelerators,
-        not on a CPU, where XLA runs a scan's body several times slower (and where the two agree to the bit is
-        not promised).
+      scan: Whether many micro-steps run in one call; None: on accelerators, not on a CPU, where XLA runs a scan's
+        body several times slower (and where the two agree to the bit is not promised).
+      feed: How images reach the devices, `resident`, `streamed` or by size (`auto`); it changes no result.
 
     Returns:
       run(state, split, indices, hypers, show) -> (state, metrics of each micro-step). `show(steps, loss, rate)` is
@@ -136,50 +139,44 @@ def epoch_runner(step: Step, *, scan: bool | None = None) -> RunEpoch:
     """
     if scan is None:
         scan = jax.default_backend() != "cpu"
-    return _scanned(compile_scan(step)) if scan else _looped(compile_step(step))
+    compiled = compile_scan(step) if scan else compile_step(step)
+    feed_of = feed_chooser(feed)
 
-
-def _looped(compiled: Callable[..., Any]) -> RunEpoch:
     def run(state, split, indices, hypers, show):
+        # Positions of the micro-steps of each call: a number for a step by itself, an array for a scan.
+        steps, batch_size = indices.shape
+        calls = _scans(steps, batch_size * split.images[0].nbytes) if scan else list(range(steps))
         state, metrics, waiting = on_every_device(state), [], deque()
-        for number, rows in enumerate(indices):
-            hyper = Hyper(*(values[number] for values in hypers))
-            state, measured = compiled(state, shard(gather(split, rows)), hyper)
+
+        def show_oldest():
+            steps, loss, rate = waiting.popleft()
+            show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
+
+        for call, batch in zip(calls, feed_of(split)(split, (indices[call] for call in calls)), strict=True):
+            hyper = Hyper(*(values[call] for values in hypers))
+            state, measured = compiled(state, batch, hyper)
             metrics.append(measured)
-            waiting.append((measured["loss"], hyper.learning_rate))
-            if len(waiting) > _STEPS_IN_FLIGHT:
-                loss, rate = waiting.popleft()
-                show(1, float(loss), float(rate))
-        for loss, rate in waiting:
-            show(1, float(loss), float(rate))
-        host = jax.device_get(metrics)
-        return state, jax.tree.map(lambda *values: np.stack(values), *host)
+            waiting.append((np.size(call), measured["loss"], hyper.learning_rate))
+            if len(waiting) > _CALLS_IN_FLIGHT:
+                show_oldest()
+        while waiting:
+            show_oldest()
+
+        def join(*values):
+            return np.concatenate([np.atleast_1d(each) for each in values])
+
+        return state, jax.tree.map(join, *jax.device_get(metrics))
 
     return run
 
 
-def _scanned(compiled: Callable[..., Any]) -> RunEpoch:
-    resident: dict[int, tuple[Any, Batch]] = {}
-
-    def run(state, split, indices, hypers, show):
-        devices = jax.local_devices()
-        if id(split) not in resident:
-            # One split at a time; holding it beside its copy keeps its id its own.
-            resident.clear()
-            parts = Batch(np.asarray(split.images), np.asarray(split.labels), np.asarray(split.sample_ids))
-            resident[id(split)] = (split, on_every_device(parts))
-        _, on_device = resident[id(split)]
-        state, metrics = on_every_device(state), []
-        # Parts as equal as can be: each length is a program of its own.
-        for part in np.array_split(np.arange(len(indices)), -(-len(indices) // _STEPS_PER_SCAN)):
-            rows = rearrange(indices[part], "step (device batch) -> device step batch", device=len(devices))
-            state, measured = compiled(state, on_device, rows, Hyper(*(values[part] for values in hypers)))
-            metrics.append(measured)
-        host = jax.device_get(metrics)
-        show(len(indices), float(host[-1]["loss"][-1]), float(hypers.learning_rate[-1]))
-        return state, jax.tree.map(lambda *values: np.concatenate(values), *host)
-
-    return run
+def _scans(steps: int, batch_bytes: int) -> list[np.ndarray]:
+    """The micro-steps 0..steps-1 in as few calls as their images' bytes allow; each length is a program of its own."""
+    longest = max(1, min(_STEPS_PER_SCAN, _BYTES_PER_SCAN // batch_bytes))
+    fewest = -(-steps // longest)
+    # Calls of one length, where that takes no more than twice as many; else as equal as can be.
+    calls = next((count for count in range(fewest, 2 * fewest + 1) if steps % count == 0), fewest)
+    return np.array_split(np.arange(steps), calls)
 
 
 class Trained(NamedTuple):

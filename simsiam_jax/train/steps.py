@@ -5,6 +5,7 @@ axis, so every device computes the same new state and one copy of it comes back.
 """
 
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,19 +16,21 @@ import optax
 from einops import rearrange
 from jax import lax
 
-from simsiam_jax.config import InputError, ViewSpec
-from simsiam_jax.data.feed import Batch, gather, in_batches
+from simsiam_jax.config import ViewSpec
+from simsiam_jax.data.feed import Batch, in_batches
 from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
-from simsiam_jax.losses import cross_entropy, l2_normalize, simsiam_loss
+from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
+from simsiam_jax.train.devices import AXIS, on_every_device, streamed
 from simsiam_jax.train.optimizer import scale_updates
 from simsiam_jax.train.state import TrainState
 
-AXIS = "device"
-
 # Held-out views are drawn as an epoch that training never reaches, so they are the same at every measurement.
 HELDOUT_EPOCH = 2**31 - 1
+
+# Calls that may be under way before the host waits for one: enough to keep the devices busy.
+_CALLS_IN_FLIGHT = 2
 
 
 class Hyper(NamedTuple):
@@ -123,19 +126,26 @@ def finetune_step(
     optimizer: optax.GradientTransformation,
     spec: ViewSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of supervised training of all weights: one view, cross-entropy. Arguments as `pretrain_step`."""
+    """One step of supervised training of all weights: one view, (binary) cross-entropy. Arguments as `pretrain_step`.
+
+    Metrics are `loss` and, where labels are classes rather than attributes, `top1`.
+    """
     view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=spec)
     keys = sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0)
+    # The mean over devices is then the mean over all known labels, of which devices may have unequally many.
+    known = jnp.sum(batch.labels >= 0).astype(jnp.float32)
+    share = known / jnp.maximum(lax.pmean(known, AXIS), 1)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
         applied: Any = model.apply(variables, view, train=True, keys=keys, mutable=["batch_stats"])
         logits, updated = applied
-        return cross_entropy(logits, batch.labels), (updated.get("batch_stats", {}), logits)
+        return share * classification_loss(logits, batch.labels), (updated.get("batch_stats", {}), logits)
 
     (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     state = _descend(state, gradients, batch_stats, hyper, optimizer, _nowhere)
-    return state, lax.pmean({"loss": loss, "top1": top1(logits, batch.labels)}, AXIS)
+    accuracy = {"top1": top1(logits, batch.labels)} if batch.labels.ndim == 1 else {}
+    return state, lax.pmean({"loss": loss, **accuracy}, AXIS)
 
 
 def compile_step(
@@ -149,22 +159,18 @@ def compile_step(
 
 def compile_scan(
     step: Step,
-) -> Callable[[TrainState, Batch, Any, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
-    """Many micro-steps in one call, for accelerators: `lax.scan` over index batches into a resident split.
+) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+    """Many micro-steps in one call, for accelerators: `lax.scan` over batches that lie on the devices.
 
-    The compiled function takes the state, the whole split as a `Batch` (replicated), int32 indices
-    [devices, micro-steps, local batch] and a `Hyper` of arrays [micro-steps]; its metrics are [micro-steps].
-    On a CPU XLA runs the same steps several times slower inside a scan; there `compile_step` is called in a loop.
+    The compiled function takes the state, a `Batch` of arrays [devices, micro-steps, local batch, ...] and a `Hyper`
+    of arrays [micro-steps]; its metrics are [micro-steps]. The state is donated. On a CPU XLA runs the same steps
+    several times slower inside a scan; there `compile_step` is called in a loop.
     """
 
-    def many(state, resident, indices, hypers):
-        def body(state, inputs):
-            rows, hyper = inputs
-            return step(state, Batch(*(part[rows] for part in resident)), hyper)
+    def many(state, batches, hypers):
+        return lax.scan(lambda state, inputs: step(state, *inputs), state, (batches, hypers))
 
-        return lax.scan(body, state, (indices, hypers))
-
-    return jax.pmap(many, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=(None, None), donate_argnums=0)
+    return jax.pmap(many, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0)
 
 
 def heldout_outputs(
@@ -191,16 +197,6 @@ def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..
     return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
 
 
-def on_every_device(tree: Any) -> Any:
-    """The tree on all local devices, laid out as compiled functions return a state.
-
-    A function is compiled for each layout that it is given: a state fresh from the host would cost a second
-    compilation at the second step. Buffers may be shared with the tree given.
-    """
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-
-
 def over_split(
     compiled: Callable[..., dict[str, jax.Array]],
     variables: dict[str, Any],
@@ -223,27 +219,18 @@ def over_split(
     """
     devices = jax.local_device_count()
     variables = on_every_device(variables)
-    batches = in_batches(len(split), max(devices, batch_size // devices * devices))
-    parts = [compiled(variables, shard(gather(split, rows)), np.uint32(seed)) for rows in batches]
+    results, waiting = [], deque()
+    for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices))):
+        waiting.append(compiled(variables, batch, np.uint32(seed)))
+        if len(waiting) > _CALLS_IN_FLIGHT:
+            results.append(jax.device_get(waiting.popleft()))
+    results += jax.device_get(list(waiting))
 
     def join(*arrays):
         flat = [rearrange(array, "device batch ... -> (device batch) ...") for array in arrays]
         return np.concatenate(flat)[: len(split)]
 
-    return jax.tree.map(join, *jax.device_get(parts))
-
-
-def shard(batch: Batch, devices: int | None = None) -> Batch:
-    """Splits the leading axis of a batch over the local devices: [batch, ...] -> [devices, local batch, ...]."""
-    devices = devices or jax.local_device_count()
-    return Batch(*(rearrange(part, "(device batch) ... -> device batch ...", device=devices) for part in batch))
-
-
-def check_divisible(micro_batch_size: int, flag: str) -> None:
-    """Raises an InputError unless the local devices can share a micro-batch evenly."""
-    devices = jax.local_device_count()
-    if micro_batch_size % devices:
-        raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices of this machine")
+    return jax.tree.map(join, *results)
 
 
 def bind(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:

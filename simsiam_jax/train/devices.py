@@ -1,0 +1,124 @@
+"""What lies on which device: the state on all, a batch shared out, and a split's batches by one of two feeds.
+
+Both feeds give the same batches, laid out alike, to the same compiled step: which one serves changes no bit.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from einops import rearrange
+from jaxtyping import Int
+
+from simsiam_jax.config import InputError
+from simsiam_jax.data.feed import Batch, choose_feed, gather, host_memory, read_ahead
+
+AXIS = "device"
+
+# feed(split, chunks of indices [..., batch]) gives for each chunk a `Batch` of arrays [devices, ..., local batch, ...].
+Feed = Callable[[Any, Iterable[Int[np.ndarray, "..."]]], Iterator[Batch]]
+
+
+def on_every_device(tree: Any) -> Any:
+    """The tree on all local devices, laid out as compiled functions return a state.
+
+    A function is compiled for each layout that it is given: a state fresh from the host would cost a second
+    compilation at the second step. Buffers may be shared with the tree given.
+    """
+    return jax.device_put(tree, jax.sharding.NamedSharding(_local_mesh(), jax.sharding.PartitionSpec()))
+
+
+def shared_out(batch: Batch) -> Batch:
+    """A batch of arrays [local devices, ...] with each device's share on it."""
+    return jax.device_put(batch, jax.sharding.NamedSharding(_local_mesh(), jax.sharding.PartitionSpec(AXIS)))
+
+
+def _local_mesh() -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def shard(batch: Batch, devices: int | None = None) -> Batch:
+    """Splits the leading axis of a batch over the local devices: [batch, ...] -> [devices, local batch, ...]."""
+    devices = devices or jax.local_device_count()
+    return Batch(*(rearrange(part, "(device batch) ... -> device batch ...", device=devices) for part in batch))
+
+
+def rows_here(
+    rows: Int[np.ndarray, "*steps batch"], *, process: int, processes: int, devices: int
+) -> Int[np.ndarray, "devices *steps local"]:
+    """The share of a micro-batch that the devices of one process see; each host reads no other images.
+
+    Args:
+      rows: Indices of micro-batches over all processes.
+      process: Which process, 0..processes-1.
+      processes: How many there are, with the same number of devices each.
+      devices: Of one process.
+    """
+    shares = rearrange(
+        rows, "... (process device local) -> process device ... local", process=processes, device=devices
+    )
+    return shares[process]
+
+
+def _rows_here(rows: Int[np.ndarray, "*steps batch"]) -> Int[np.ndarray, "devices *steps local"]:
+    return rows_here(rows, process=jax.process_index(), processes=jax.process_count(), devices=jax.local_device_count())
+
+
+def streamed(split: Any, chunks: Iterable[Int[np.ndarray, "..."]]) -> Iterator[Batch]:
+    """A feed that reads a split's images as they are needed, two chunks ahead of the devices.
+
+    Of a memory-mapped split only the chunks under way are in this process's memory, whatever its size.
+    """
+    return read_ahead(lambda rows: shared_out(gather(split, _rows_here(rows))), chunks)
+
+
+class Resident:
+    """A feed that holds a whole split on every device and sends indices; it keeps the last split that it was given."""
+
+    def __init__(self) -> None:
+        self._split: Any = None
+        self._on_devices: Batch | None = None
+        self._take = jax.pmap(
+            lambda whole, rows: Batch(*(part[rows] for part in whole)), axis_name=AXIS, in_axes=(None, 0)
+        )
+
+    def __call__(self, split: Any, chunks: Iterable[Int[np.ndarray, "..."]]) -> Iterator[Batch]:
+        if split is not self._split:
+            # Let go first: there may be room for one only.
+            self._split = self._on_devices = None
+            self._on_devices = on_every_device(Batch(split.images, split.labels, split.sample_ids))
+            self._split = split
+        for rows in chunks:
+            yield self._take(self._on_devices, _rows_here(rows))
+
+
+def feed_chooser(wanted: str) -> Callable[[Any], Feed]:
+    """A function from a split to its feed: the one wanted, or for `auto` by the split's size and the device's memory.
+
+    Raises:
+      InputError: If there is no such feed; not before the first split.
+    """
+    resident = Resident()
+
+    def choose(split: Any) -> Feed:
+        feed = choose_feed(wanted, split.images.nbytes, device_memory())
+        return resident if feed == "resident" else streamed
+
+    return choose
+
+
+def device_memory() -> int:
+    """Bytes of memory that each local device has; CPU devices share what the host has."""
+    devices = jax.local_devices()
+    statistics = devices[0].memory_stats()
+    if devices[0].platform != "cpu" and statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    return host_memory() // len(devices)
+
+
+def check_divisible(micro_batch_size: int, flag: str) -> None:
+    """Raises an InputError unless all devices can share a micro-batch evenly."""
+    devices = jax.device_count()
+    if micro_batch_size % devices:
+        raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices of this machine")
