@@ -83,3 +83,89 @@ def test_a_split_that_leaves_a_part_empty_is_refused(labels):
     for fraction in (0.0, 0.001, 0.999, 1.0):
         with pytest.raises(InputError, match="empty"):
             stratified_split(labels, fraction, 0)
+
+
+@pytest.fixture
+def attributes():
+    # Three attributes present in about 10, 50 and 80 % of 400 images, a tenth of the entries missing, and 20 images
+    # of which nothing is known.
+    draw = np.random.default_rng(1)
+    values = (draw.random((400, 3)) < [0.1, 0.5, 0.8]).astype(np.int32)
+    values[draw.random(values.shape) < 0.1] = -1
+    values[draw.choice(400, 20, replace=False)] = -1
+    return values
+
+
+def _fewest(labels, value):
+    return (labels == value).sum(axis=0).min()
+
+
+def test_few_labels_show_every_attribute_present_and_absent_often_enough(attributes):
+    for count in (1, 5, 12):
+        chosen = attributes[stratified_subset(attributes, per_class=count, seed=0)]
+        # The rarest value decides when to stop, and no image more is taken.
+        assert min(_fewest(chosen, 1), _fewest(chosen, 0)) == count
+        assert (chosen >= 0).any(axis=1).all()
+
+
+def test_the_images_with_attributes_are_a_prefix_of_one_random_order(attributes):
+    known = np.flatnonzero((attributes >= 0).any(axis=1))
+    sizes, smaller = [], set()
+    for count in range(1, 20):
+        larger = set(stratified_subset(attributes, per_class=count, seed=5).tolist())
+        assert smaller <= larger
+        # As many images by fraction are the same images: the labels had no say in the order.
+        assert larger == set(stratified_subset(attributes, fraction=len(larger) / len(known), seed=5).tolist())
+        sizes.append(len(larger))
+        smaller = larger
+    assert sizes[0] < sizes[5] < sizes[-1]
+
+
+def test_few_labels_of_attributes_keep_their_natural_frequencies():
+    values = (np.random.default_rng(0).random((20_000, 2)) < [0.05, 0.6]).astype(np.int32)
+    chosen = values[stratified_subset(values, per_class=100, seed=0)]
+    # About 2,000 images; three standard deviations are 0.015 and 0.033.
+    np.testing.assert_allclose(chosen.mean(axis=0), [0.05, 0.6], atol=0.033)
+
+
+def test_a_fraction_of_images_with_attributes_leaves_the_unlabelled_out(attributes):
+    known = np.flatnonzero((attributes >= 0).any(axis=1))
+    assert stratified_subset(attributes, fraction=1.0, seed=0).tolist() == known.tolist()
+    assert len(stratified_subset(attributes, fraction=0.1, seed=0)) == round(0.1 * len(known))
+    assert len(stratified_subset(attributes, fraction=0.0001, seed=0)) == 1
+
+
+def test_choices_among_attributes_are_the_same_on_every_machine(attributes):
+    # Recorded from the first implementation, as above.
+    assert stratified_subset(attributes, fraction=0.02, seed=0).tolist() == [3, 11, 92, 113, 150, 196, 269, 340]
+    assert set(stratified_subset(attributes, per_class=5, seed=0)) != set(
+        stratified_subset(attributes, per_class=5, seed=1)
+    )
+
+
+def test_more_labels_than_an_attribute_has_names_flag_column_and_count(attributes):
+    have = int((attributes[:, 0] == 1).sum())
+    message = rf"--labels_per_class={have + 1} is more than .* attribute 0 known to be present: {have}$"
+    with pytest.raises(InputError, match=message):
+        stratified_subset(attributes, per_class=have + 1, seed=0)
+    everywhere = np.array([[1, 0], [1, 1]])
+    with pytest.raises(InputError, match=r"--labels_per_class=1 .* attribute 0 known to be absent: 0$"):
+        stratified_subset(everywhere, per_class=1, seed=0)
+
+
+def test_images_of_which_no_attribute_is_known_are_no_choice():
+    with pytest.raises(InputError, match="no labelled images"):
+        stratified_subset(np.full((3, 2), -1), per_class=1, seed=0)
+    with pytest.raises(InputError, match="--seed"):
+        stratified_subset(np.zeros((3, 2), int), per_class=1, seed=-1)
+
+
+def test_a_split_of_images_with_attributes_is_disjoint_covering_and_drawn_from_all(attributes):
+    rest, held_out = stratified_split(attributes, 0.2, 0)
+    assert sorted([*rest, *held_out]) == list(range(400))
+    assert len(held_out) == 80
+    np.testing.assert_array_equal(held_out, stratified_split(attributes, 0.2, 0)[1])
+    np.testing.assert_array_equal(held_out, stratified_split(1 - attributes, 0.2, 0)[1])  # whatever the labels
+    assert set(held_out) != set(stratified_split(attributes, 0.2, 1)[1])
+    with pytest.raises(InputError, match="empty"):
+        stratified_split(attributes, 0.001, 0)

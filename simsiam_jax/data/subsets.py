@@ -1,77 +1,117 @@
-"""Stratified choices among labelled images: few labels for fine-tuning, and held-out validation images."""
+"""Choices among labelled images: few labels for fine-tuning, and held-out validation images.
+
+Among classes they are stratified. An image cannot be drawn for one of its attributes and not for the others: with
+attributes, images are taken in a random order and keep their natural frequencies.
+"""
 
 import numpy as np
 from jaxtyping import Int
 
 from simsiam_jax.config import InputError, require
 
+# Classes, 0 or more; or attributes, 1, 0, or -1 where not known.
+Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n attributes"]
+
+
+def _random_order(count: int, seed: int, *key: int) -> Int[np.ndarray, " count"]:
+    require(seed >= 0, f"--seed must not be negative, got {seed}")
+    # Sorting raw random bits, because NumPy promises this stream, but not a permutation's, for ever.
+    return np.argsort(np.random.PCG64((seed, *key)).random_raw(count), kind="stable")
+
 
 def _shuffled_classes(labels: Int[np.ndarray, " n"], seed: int) -> list[Int[np.ndarray, " members"]]:
     """The positions of each class, classes ascending, each in an order drawn from seed and class."""
-    require(seed >= 0, f"--seed must not be negative, got {seed}")
     require(len(labels) > 0, "there are no labelled images to choose from")
     require(bool(labels.min() >= 0), "some images have no label (-1): no stratified choice among them")
-    classes = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        # Sorting raw random bits, because NumPy promises this stream, but not a permutation's, for ever.
-        bits = np.random.PCG64((seed, int(label))).random_raw(len(members))
-        classes.append(members[np.argsort(bits, kind="stable")])
-    return classes
+    classes = [(int(label), np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return [members[_random_order(len(members), seed, label)] for label, members in classes]
+
+
+def _shuffled_images(labels: Int[np.ndarray, "n attributes"], seed: int) -> Int[np.ndarray, " labelled"]:
+    """The positions of the images of which any attribute is known, in an order drawn from the seed."""
+    order = _random_order(len(labels), seed)
+    order = order[(labels[order] >= 0).any(axis=1)]
+    require(len(order) > 0, "there are no labelled images to choose from")
+    return order
+
+
+def _enough_of_each(labels: Int[np.ndarray, "n attributes"], count: int) -> int:
+    """How many of the first images it takes to see every attribute present and absent `count` times each."""
+    places = {
+        (column, word): np.flatnonzero(values == value)
+        for column, values in enumerate(labels.T)
+        for word, value in (("present", 1), ("absent", 0))
+    }
+    (column, word), fewest = min(places.items(), key=lambda item: len(item[1]))
+    require(
+        len(fewest) >= count,
+        f"--labels_per_class={count} is more than there are images with attribute {column} known to be {word}: "
+        f"{len(fewest)}",
+    )
+    return 1 + max(int(rows[count - 1]) for rows in places.values())
 
 
 def stratified_subset(
-    labels: Int[np.ndarray, " n"],
+    labels: Labels,
     *,
     per_class: int | None = None,
     fraction: float | None = None,
     seed: int,
 ) -> Int[np.ndarray, " chosen"]:
-    """The same number, or share, of images from every class: the labels that an evaluation may see.
+    """The labels that an evaluation may see: of classes the same number, or share, of images from each.
+
+    Of attributes, the first images of a random order: a fraction of them, or as many as it takes until each
+    attribute was present in `per_class` images and absent in as many. Images of which no attribute is known are
+    left out.
 
     The choices of one seed are nested: more per class (or a larger fraction) contains all that fewer chose,
     so a curve over the number of labels compares like with like.
 
     Args:
-        labels: of all images, 0 or more.
-        per_class: images of each class; this or `fraction`.
-        fraction: share of each class in 0..1, rounded to whole images, at least one.
+        labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
+        per_class: images of each class, or of each value of each attribute; this or `fraction`.
+        fraction: share of each class, or of all images, in 0..1, rounded to whole images, at least one.
         seed: of the choice.
 
     Returns:
         Sorted positions in `labels`.
 
     Raises:
-        InputError: if a class has fewer than `per_class` images, or the fraction does not lie in 0..1.
+        InputError: if there are fewer than `per_class` images of a class or of an attribute's value, or the
+            fraction does not lie in 0..1.
     """
     if (per_class is None) == (fraction is None):
         raise TypeError("give one of per_class and fraction")
-    classes = _shuffled_classes(labels, seed)
-    if per_class is not None:
-        require(per_class >= 1, f"--labels_per_class must be at least 1, not {per_class}")
-        smallest = min(classes, key=len)
-        require(
-            len(smallest) >= per_class,
-            f"--labels_per_class={per_class} is more than class {labels[smallest[0]]} has: {len(smallest)}",
-        )
-        chosen = [members[:per_class] for members in classes]
-    else:
+    groups = _shuffled_classes(labels, seed) if labels.ndim == 1 else [_shuffled_images(labels, seed)]
+    if per_class is None:
         assert fraction is not None
         require(0 < fraction <= 1, f"the fraction of labels must lie in 0..1, not {fraction}")
-        chosen = [members[: max(1, round(fraction * len(members)))] for members in classes]
-    return np.sort(np.concatenate(chosen))
+        counts = [max(1, round(fraction * len(members))) for members in groups]
+    else:
+        require(per_class >= 1, f"--labels_per_class must be at least 1, not {per_class}")
+        if labels.ndim == 1:
+            smallest = min(groups, key=len)
+            require(
+                len(smallest) >= per_class,
+                f"--labels_per_class={per_class} is more than class {labels[smallest[0]]} has: {len(smallest)}",
+            )
+            counts = [per_class] * len(groups)
+        else:
+            counts = [_enough_of_each(labels[groups[0]], per_class)]
+    return np.sort(np.concatenate([members[:count] for members, count in zip(groups, counts, strict=True)]))
 
 
 def stratified_split(
-    labels: Int[np.ndarray, " n"], fraction: float, seed: int
+    labels: Labels, fraction: float, seed: int
 ) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " held_out"]]:
     """Holds out a share of the images, every class in proportion (paper.md section 9: 20 % for validation).
 
     The held-out images number `fraction` of all, to the nearest whole; what the classes' shares leave over
-    when rounded down goes to those with the largest remainders, of equal ones to the lower class.
+    when rounded down goes to those with the largest remainders, of equal ones to the lower class. With
+    attributes they are drawn from all images alike.
 
     Args:
-        labels: of all images, 0 or more.
+        labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
         fraction: to hold out, strictly between 0 and 1.
         seed: of the choice.
 
@@ -84,12 +124,15 @@ def stratified_split(
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):
         raise InputError(f"holding out {fraction} of {len(labels)} images leaves one part empty")
+    held_out = np.zeros(len(labels), bool)
+    if labels.ndim == 2:
+        held_out[_random_order(len(labels), seed)[:total]] = True
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
     classes = _shuffled_classes(labels, seed)
     shares = np.array([len(members) * total / len(labels) for members in classes])
     counts = np.floor(shares).astype(int)
     neediest = np.argsort(counts - shares, kind="stable")
     counts[neediest[: total - counts.sum()]] += 1
-    held_out = np.zeros(len(labels), bool)
     for members, count in zip(classes, counts, strict=True):
         held_out[members[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

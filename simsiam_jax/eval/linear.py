@@ -1,10 +1,11 @@
-"""The linear probe: multinomial logistic regression on frozen features.
+"""The linear probe: logistic regression on frozen features, multinomial for classes, one for each attribute.
 
 Differs from the paper: SimSiam trains this layer by SGD for 90 epochs and has a learning rate to tune for each
 backbone. The problem is convex: L-BFGS solves it, the strength of its L2 penalty is chosen on validation, and what
 remains to compare is the features.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float, Int
+from scipy.special import expit
 
-from simsiam_jax.losses import cross_entropy
+from simsiam_jax.losses import classification_loss
+from simsiam_jax.metrics import headline_score
 
 PENALTIES = np.logspace(-5, 1, 7).astype(np.float32)
 ITERATIONS = 100
@@ -27,28 +30,33 @@ class Probe(NamedTuple):
       bias: float32 [classes].
       mean: float32 [dim], of the features it was fitted on.
       scale: float32 [dim], by which centred features are multiplied.
+      multilabel: Whether its classes are attributes, of which an image can have several.
       penalty: The chosen strength of the L2 penalty.
-      validation_top1: Accuracy in 0..1 by which it was chosen.
+      validation_score: The `headline_score` in 0..1 by which it was chosen.
     """
 
     weights: Float[np.ndarray, "dim classes"]
     bias: Float[np.ndarray, " classes"]
     mean: Float[np.ndarray, " dim"]
     scale: Float[np.ndarray, " dim"]
+    multilabel: bool
     penalty: float
-    validation_top1: float
+    validation_score: float
 
-    def top1(self, features: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, " n"]) -> float:
-        """Accuracy in 0..1."""
+    def outputs(self, features: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
+        """Logits of the classes, or probabilities of the attributes in 0..1."""
         logits = (features - self.mean) * self.scale @ self.weights + self.bias
-        return float(np.mean(np.argmax(logits, axis=-1) == labels))
+        return expit(logits) if self.multilabel else logits
 
 
 @jax.jit
 def _fit(features, labels, start, penalty):
+    # The loss is a mean over the attributes. So is the penalty: each gets the regression that it would get alone.
+    share = 1 if labels.ndim == 1 else labels.shape[1]
+
     def objective(params):
         logits = features @ params["weights"] + params["bias"]
-        return cross_entropy(logits, labels) + 0.5 * penalty * jnp.sum(params["weights"] ** 2)
+        return classification_loss(logits, labels) + 0.5 * penalty * jnp.sum(params["weights"] ** 2) / share
 
     solver = optax.lbfgs()
     value_and_gradient = optax.value_and_grad_from_state(objective)
@@ -65,20 +73,22 @@ def _fit(features, labels, start, penalty):
 
 def fit_probe(
     features: Float[np.ndarray, "n dim"],
-    labels: Int[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"],
     validation_features: Float[np.ndarray, "m dim"],
-    validation_labels: Int[np.ndarray, " m"],
+    validation_labels: Int[np.ndarray, " m"] | Int[np.ndarray, "m classes"],
     *,
     num_classes: int,
+    threshold: float = 0.5,
 ) -> Probe:
     """Fits a probe for each penalty and returns the one that does best on validation (the strongest among equals).
 
     Args:
       features: Of the labelled training images.
-      labels: Their classes, 0..num_classes-1.
+      labels: Their classes, 0..num_classes-1; or their attributes, 1, 0, or -1 where not known.
       validation_features: Of images that the penalty may be chosen on.
-      validation_labels: Their classes.
-      num_classes: Number of classes.
+      validation_labels: Their classes or attributes.
+      num_classes: Number of classes or attributes.
+      threshold: Probability from which on an attribute counts as predicted.
     """
     mean = features.mean(axis=0)
     # A feature that never varies tells nothing, and must not be divided by zero.
@@ -92,6 +102,9 @@ def fit_probe(
     probes = []
     for penalty in PENALTIES:
         fitted = jax.device_get(_fit(standard, jnp.asarray(labels), start, penalty))
-        probe = Probe(fitted["weights"], fitted["bias"], mean, scale, float(penalty), 0.0)
-        probes.append(probe._replace(validation_top1=probe.top1(validation_features, validation_labels)))
-    return max(reversed(probes), key=lambda probe: probe.validation_top1)
+        probe = Probe(fitted["weights"], fitted["bias"], mean, scale, labels.ndim > 1, float(penalty), 0.0)
+        score = headline_score(probe.outputs(validation_features), validation_labels, threshold=threshold)
+        probes.append(probe._replace(validation_score=score))
+    return max(
+        reversed(probes), key=lambda probe: -1.0 if math.isnan(probe.validation_score) else probe.validation_score
+    )
