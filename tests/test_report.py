@@ -5,6 +5,7 @@ import dataclasses
 import html.parser
 import io
 import json
+import math
 import re
 
 import numpy as np
@@ -309,6 +310,85 @@ def test_the_page_says_what_was_measured_and_how(tmp_path):
         "−0.930",
     ):
         assert words in text, words
+
+
+def attribute_run(workdir):
+    """Two arms with fine-tuning measured by all numbers of attributes: the n-th, of the base + n / 100."""
+    experiment = make_experiment(("none", "own"), ("knn", "finetune"), metric="macro_jaccard")
+    results = [
+        make_result(seed, arm, metrics={name: base + n / 100 for n, name in enumerate(tables.ATTRIBUTE_NUMBERS)})
+        for arm, bases in (("none", (0.50, 0.52, 0.57)), ("own", (0.53, 0.56, 0.59)))
+        for seed, base in enumerate(bases)
+    ]
+    results.append(make_result(0, "own", eval="knn", metrics={"macro_jaccard": 0.4, "macro_auc": math.nan}))
+    write_run(workdir, experiment, results)
+    for stage, name in (("pretrain", "knn_macro_jaccard"), ("finetune", "validation_macro_jaccard")):
+        line = {"epoch": 1, "loss": 0.5, name: 0.5}
+        (workdir / "own" / "seed-0" / stage / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    return experiment, results
+
+
+def test_a_report_of_attributes_speaks_of_jaccard_and_not_of_top1(tmp_path):
+    attribute_run(tmp_path)
+    parsed = read_page(page.write_report(tmp_path))
+    text = parsed.text.replace("\u00a0", " ")
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "changed fine-tuned test macro Jaccard by +3.00 ± 1.00 points against “none”" in text
+    for words in (text, markdown):
+        assert words.count("Macro Jaccard in % (which the paper calls macro accuracy)") == 1
+        assert "op-1" not in words
+        assert "test accuracy" not in words
+    assert "kNN macro Jaccard by epoch of pretraining" in markdown
+    assert "Validation macro Jaccard by epoch of fine-tuning" in markdown
+
+
+def test_a_report_of_attributes_tells_every_number_of_every_arm_and_evaluation(tmp_path):
+    experiment, results = attribute_run(tmp_path)
+    details = tables.summarise(results, experiment).details
+    # 50, 52, 57 and 53, 56, 59: means 53 and 56, standard deviations 3.61 (the root of 13) and 3; a point a column.
+    own = tuple(f"{56 + n:.2f} ± 3.00" for n in range(8))
+    assert details == (
+        ("pretraining", "evaluation", *tables.ATTRIBUTE_NUMBERS.values()),
+        ("none", "fine-tune, test", *(f"{53 + n:.2f} ± 3.61" for n in range(8))),
+        ("own", "fine-tune, test", *own),
+        ("own", "kNN, test", "40.00 (1 seed)", *["–"] * 7),
+    )
+    text = read_page(page.write_report(tmp_path)).text
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "| own | fine-tune, test | " + " | ".join(own) + " |" in markdown
+    for words in (text, markdown):
+        assert tables.DETAILS_CAPTION in words
+        assert all(number in words for number in own)
+    assert tables.summarise(results, dataclasses.replace(experiment, metric="top1")).details == ()
+
+
+def test_the_curves_of_attributes_are_those_of_their_number():
+    logs = [figures.Curves("own", 1, {0: [{"epoch": 1, "knn_macro_jaccard": 0.4, "validation_macro_jaccard": 0.6}]})]
+    assert figures.knn_curves(logs) is figures.finetune_curves(logs) is None
+    knn, finetune = figures.knn_curves(logs, "macro_jaccard"), figures.finetune_curves(logs, "macro_jaccard")
+    assert [figure.axes[0].lines[0].get_ydata().tolist() for figure in (knn, finetune)] == [[40.0], [60.0]]
+    assert knn.axes[0].get_title(loc="left") == "kNN macro Jaccard while pretraining, %"
+
+
+def test_pretraining_on_unlabelled_images_alone_gives_a_report(tmp_path):
+    experiment = make_experiment(("own",), (), seeds=(0,))
+    result = make_result(0, "own", eval="pretrain", split="train", metrics={"loss": -0.93, "updates": 540})
+    write_run(tmp_path, experiment, [result], logs=False)
+    folder = tmp_path / "own" / "seed-0" / "pretrain"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "loss": -0.5, "z_spread": 0.9, "images_per_second": 100.0}\n')
+    path = page.write_report(tmp_path)
+    text = read_page(path).text
+    assert "1 pretraining done, no evaluation" in text
+    assert "−0.930" in text
+    assert "Nothing has been measured" not in text
+    assert "not finished" not in text
+    assert "Accuracy" not in text
+    assert {file.stem for file in path.parent.glob("*.png")} == {"loss", "spread"}
+    markdown = (path.parent / "report.md").read_text()
+    assert "1 pretraining done, no evaluation." in markdown
+    assert "op-1" not in markdown
+    assert len((path.parent / "table.csv").read_text().splitlines()) == 1
 
 
 def test_user_text_stays_text(tmp_path):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from simsiam_jax.config import InputError
+from simsiam_jax.metrics import HEADLINE, scores
 from simsiam_jax.report.results import (
+    HEADLINES,
     Result,
     append_results,
     environment,
@@ -19,6 +21,7 @@ from simsiam_jax.report.results import (
     read_log,
     read_results,
 )
+from simsiam_jax.report.tables import ATTRIBUTE_NUMBERS
 
 
 def make_result(seed=0, arm="none", **changes):
@@ -145,6 +148,30 @@ def test_a_damaged_experiment_file_is_named(tmp_path, text):
     (tmp_path / "experiment.json").write_text(text)
     with pytest.raises(InputError, match=r"experiment\.json"):
         read_experiment(tmp_path)
+
+
+def _describe(workdir, **changes):
+    fields = {"experiment": "demo", "title": "", "question": "", "dataset": "faces", "command": ""}
+    fields |= {"arms": [{"name": "none"}], "evals": [], "config": {}, "data": {}}
+    (workdir / "experiment.json").write_text(json.dumps(fields | changes))
+
+
+def test_an_experiment_shows_top1_unless_it_names_another_known_number(tmp_path):
+    _describe(tmp_path)
+    assert read_experiment(tmp_path).metric == "top1"
+    _describe(tmp_path, metric="macro_jaccard")
+    assert read_experiment(tmp_path).metric == "macro_jaccard"
+    for metric in ("f1", None, ["top1"]):
+        _describe(tmp_path, metric=metric)
+        with pytest.raises(InputError, match=r"experiment\.json has no usable 'metric' \(known: top1, macro_jaccard\)"):
+            read_experiment(tmp_path)
+
+
+def test_the_numbers_that_tables_show_are_those_that_are_measured():
+    # Two lists, because a report is made without jax.
+    outputs, labels = np.random.default_rng(0).random((20, 3)), np.random.default_rng(1).integers(0, 2, (20, 3))
+    assert set(HEADLINES) == set(HEADLINE.values())
+    assert set(ATTRIBUTE_NUMBERS) == set(scores(outputs, labels))
 
 
 def test_the_environment_says_device_and_installed_versions():

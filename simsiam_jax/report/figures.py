@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from simsiam_jax.report.results import HEADLINES
 from simsiam_jax.report.tables import COLUMNS, Key, Table
 
 # name: (light, dark). The arms' colours keep apart under the common colour blindnesses (after Okabe and Ito) and
@@ -126,13 +127,16 @@ def loss_curves(arms: Sequence[Curves]) -> Figure | None:
     return figure
 
 
-def knn_curves(arms: Sequence[Curves]) -> Figure | None:
+def knn_curves(arms: Sequence[Curves], metric: str = "top1") -> Figure | None:
     """kNN accuracy on frozen features during pretraining, in %.
 
     Args:
       arms: The arms' pretraining logs.
+      metric: What of, of `HEADLINES`; the logs have it as `knn_METRIC`.
     """
-    return _curve_figure(arms, "knn_top1", "kNN accuracy while pretraining", "top-1, %", scale=100.0)
+    headline = HEADLINES[metric]
+    title = f"kNN {headline.noun} while pretraining"
+    return _curve_figure(arms, f"knn_{metric}", title, headline.unit, scale=100.0)
 
 
 def spread_curves(arms: Sequence[Curves]) -> Figure | None:
@@ -156,13 +160,16 @@ def spread_curves(arms: Sequence[Curves]) -> Figure | None:
     return figure
 
 
-def finetune_curves(arms: Sequence[Curves]) -> Figure | None:
+def finetune_curves(arms: Sequence[Curves], metric: str = "top1") -> Figure | None:
     """Validation accuracy during fine-tuning, in %.
 
     Args:
       arms: The arms' fine-tuning logs.
+      metric: What of, of `HEADLINES`; the logs have it as `validation_METRIC`.
     """
-    return _curve_figure(arms, "validation_top1", "Validation accuracy while fine-tuning", "top-1, %", scale=100.0)
+    headline = HEADLINES[metric]
+    title = f"Validation {headline.noun} while fine-tuning"
+    return _curve_figure(arms, f"validation_{metric}", title, headline.unit, scale=100.0)
 
 
 def accuracy_points(table: Table) -> Figure | None:
@@ -195,8 +202,8 @@ def accuracy_points(table: Table) -> Figure | None:
                 )
                 stroke = [top + index - 0.34, top + index + 0.34]
                 axes.plot([score.mean] * 2, stroke, color=arm.colour, linewidth=2.2, solid_capstyle="round", zorder=2)
-        _lay_flat(axes, keys, [row.label for row in table.rows], "top-1 accuracy, %")
-        axes.set_title("Test accuracy, every seed")
+        _lay_flat(axes, keys, [row.label for row in table.rows], f"{table.headline.name}, %")
+        axes.set_title(f"Test {table.headline.noun}, every seed")
     return figure
 
 
@@ -225,7 +232,7 @@ def difference_intervals(table: Table) -> Figure | None:
                 # Hollow where the interval cannot tell the difference from none.
                 axes.plot(difference.mean, top + index, arm.marker, color=arm.colour, markersize=6.5, zorder=3,
                           markerfacecolor=arm.colour if difference.sign else PAPER, markeredgewidth=1.6)  # fmt: skip
-        unit = f"points of accuracy against “{_short(table.rows[0].label, 30)}”"
+        unit = f"points of {table.headline.noun} against “{_short(table.rows[0].label, 30)}”"
         _lay_flat(axes, keys, [row.label for row in others], unit)
         axes.set_title("Paired difference, 95 % interval")
     return figure

@@ -93,7 +93,7 @@ def build_report(workdir: Path, experiment: Experiment, results: Sequence[Result
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         notes.append(f"{PAIRS_FILE} cannot be read; the augmented pairs are left out")
     outcome = _outcome_pictures(table)
-    curves = _curve_pictures(pretraining, finetuning)
+    curves = _curve_pictures(pretraining, finetuning, experiment)
     pictures = [*outcome, *curves, *([pairs] if pairs else [])]
     context = {
         "experiment": experiment,
@@ -192,7 +192,7 @@ def _read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[lis
 
 def _outcome_pictures(table: tables.Table) -> list[Picture]:
     candidates = [
-        ("accuracy", figures.accuracy_points(table), "Test accuracy of every arm and seed",
+        ("accuracy", figures.accuracy_points(table), f"Test {table.headline.noun} of every arm and seed",
          "A dot is a seed, the stroke their mean; thin lines join the same seed through the arms."),
         ("difference", figures.difference_intervals(table), "Paired differences to the first arm with intervals",
          "Filled where the interval leaves zero out, hollow where it does not."),
@@ -200,13 +200,16 @@ def _outcome_pictures(table: tables.Table) -> list[Picture]:
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 
 
-def _curve_pictures(pretraining: Sequence[Curves], finetuning: Sequence[Curves]) -> list[Picture]:
+def _curve_pictures(
+    pretraining: Sequence[Curves], finetuning: Sequence[Curves], experiment: Experiment
+) -> list[Picture]:
+    metric, noun = experiment.metric, experiment.headline.noun
     band = "Mean over seeds; the band reaches from the lowest to the highest seed."
     candidates = [
         ("loss", figures.loss_curves(pretraining), "Pretraining loss by epoch", f"{band} −1 is perfect agreement."),
-        ("knn", figures.knn_curves(pretraining), "kNN accuracy by epoch of pretraining", band),
+        ("knn", figures.knn_curves(pretraining, metric), f"kNN {noun} by epoch of pretraining", band),
         ("spread", figures.spread_curves(pretraining), "Spread of z by epoch", f"{band} A fall to 0 is collapse."),
-        ("finetune", figures.finetune_curves(finetuning), "Validation accuracy by epoch of fine-tuning", band),
+        ("finetune", figures.finetune_curves(finetuning, metric), f"Validation {noun} by epoch of fine-tuning", band),
     ]
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 

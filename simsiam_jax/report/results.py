@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simsiam_jax.config import InputError, require
 
@@ -21,13 +21,29 @@ SPLITS = ("train", "validation", "test")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "simsiam_jax")
 
 
+class Headline(NamedTuple):
+    """What the number that an experiment's tables show is called: in full, in a sentence, and as a curve's unit."""
+
+    name: str
+    noun: str
+    unit: str
+    note: str = ""
+
+
+# By its name in result lines, where it is a fraction 0..1; `metrics.HEADLINE` says which labels have which.
+HEADLINES = {
+    "top1": Headline("top-1 accuracy", "accuracy", "top-1, %"),
+    "macro_jaccard": Headline("macro Jaccard", "macro Jaccard", "%", " (which the paper calls macro accuracy)"),
+}
+
+
 @dataclass(frozen=True)
 class Result:
     """One measured set of values: a line of results.jsonl.
 
-    `metrics` holds fractions 0..1 for accuracies (`top1`); for eval "pretrain" it holds `loss`, `z_spread`
-    (spread of the l2-normalised z times sqrt(d)), `images_per_second` and `updates`. `seconds` is the time of
-    the whole unit (arm × seed × eval), the same on each of its splits' lines.
+    `metrics` holds fractions 0..1, those of `metrics.scores` (`top1`, or what is said of attributes); for eval
+    "pretrain" it holds `loss`, `z_spread` (spread of the l2-normalised z times sqrt(d)), `images_per_second` and
+    `updates`. `seconds` is the time of the whole unit (arm × seed × eval), the same on each of its splits' lines.
     """
 
     experiment: str
@@ -63,7 +79,7 @@ class Experiment:
     """What experiment.json says of a run: the order of `arms` is that of the table, the first is the reference.
 
     `seeds` are the seeds that the run will have when it is finished; empty where the file does not say. `init` tells
-    which weights its backbones start from; None for random ones.
+    which weights its backbones start from; None for random ones. `metric` is what its tables show, of `HEADLINES`.
     """
 
     experiment: str
@@ -78,6 +94,12 @@ class Experiment:
     paper_source: str | None = None
     seeds: tuple[int, ...] = ()
     init: dict[str, Any] | None = None
+    metric: str = "top1"
+
+    @property
+    def headline(self) -> Headline:
+        """What `metric` is called."""
+        return HEADLINES[self.metric]
 
 
 def append_results(workdir: Path, results: Sequence[Result]) -> None:
@@ -146,6 +168,11 @@ def read_experiment(workdir: Path) -> Experiment:
     require(len(values["arms"]) > 0, f"{path} names no arm: {fix}")
     require(isinstance(values.get("paper_source"), str | None), f"{path} has no usable 'paper_source': {fix}")
     require(isinstance(values.get("init"), dict | None), f"{path} has no usable 'init': {fix}")
+    metric = values.get("metric", "top1")
+    require(
+        isinstance(metric, str) and metric in HEADLINES,
+        f"{path} has no usable 'metric' (known: {', '.join(HEADLINES)}): {fix}",
+    )
     seeds = values.get("seeds") or []
     require(isinstance(seeds, list) and all(map(_is_count, seeds)), f"{path} has no usable 'seeds': {fix}")
     return Experiment(
@@ -158,6 +185,7 @@ def read_experiment(workdir: Path) -> Experiment:
         paper_source=values.get("paper_source"),
         seeds=tuple(seeds),
         init=values.get("init"),
+        metric=metric,
         **{name: values[name] for name, kind in expected.items() if kind is str},
     )
 

@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from scipy.special import stdtrit
 
-from simsiam_jax.report.results import Experiment, Result
+from simsiam_jax.report.results import Experiment, Headline, Result
 
 CONFIDENCE = 0.95
 # (eval, split): heading. Test columns also get a difference to the first arm and a verdict.
@@ -27,7 +27,18 @@ COLUMNS = {
     ("linear", "test"): "linear probe, test",
     ("knn", "test"): "kNN, test",
 }
-SPOKEN = {"finetune": "fine-tuned test accuracy", "linear": "linear-probe test accuracy", "knn": "kNN test accuracy"}
+SPOKEN = {"finetune": "fine-tuned test", "linear": "linear-probe test", "knn": "kNN test"}
+# What result lines hold of attributes (`metrics.scores`).
+ATTRIBUTE_NUMBERS = {
+    f"{average}_{name}": f"{average} {words}"
+    for average in ("macro", "micro")
+    for name, words in (("jaccard", "Jaccard"), ("accuracy", "accuracy"), ("auc", "AUC"), ("average_precision", "AP"))
+}
+DETAILS_CAPTION = (
+    "Every number of the test images in %. Macro: the mean over the attributes; micro: all attributes pooled. "
+    "Accuracy counts right answers, Jaccard the present among those present or predicted; "
+    "AUC is the area under the ROC curve, AP average precision."
+)
 NOTHING = "–"
 
 Key = tuple[str, str]
@@ -35,7 +46,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 accuracies of one arm in percent, by seed; `std` is the sample standard deviation (n - 1)."""
+    """One arm's numbers in percent, by seed; `std` is the sample standard deviation (n - 1)."""
 
     by_seed: dict[int, float]
 
@@ -52,7 +63,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two arms over the `n` seeds that both have, in points of accuracy.
+    """A paired difference of two arms over the `n` seeds that both have, in points.
 
     `low` and `high` bound the 95 % interval; they and `std` are None for one seed.
     """
@@ -99,9 +110,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """An ablation's numbers, ready to be shown; `best` names the one arm to emphasise in a column, if any."""
+    """An ablation's numbers, ready to be shown.
+
+    `best` names the one arm to emphasise in a column, if any. `pretrainings` counts the finished ones. `details`
+    holds what is measured of attributes beside the headline as rows of text, headings first; it is empty for classes.
+    """
 
     title: str
+    headline: Headline
     columns: tuple[Key, ...]
     rows: tuple[Row, ...]
     best: dict[Key, str]
@@ -109,6 +125,8 @@ class Table:
     seeds: tuple[int, ...]
     units_done: int
     units_expected: int
+    pretrainings: int
+    details: tuple[tuple[str, ...], ...] = ()
     paper_source: str | None = None
 
     @property
@@ -119,12 +137,16 @@ class Table:
     @property
     def progress(self) -> str:
         """How much of the run is done, in words; a unit is one evaluation of one arm and seed."""
+        if not self.columns:
+            return (
+                f"{self.pretrainings} {'pretraining' if self.pretrainings == 1 else 'pretrainings'} done, no evaluation"
+            )
         done, expected = self.units_done, self.units_expected
         return f"all {expected} evaluations done" if done == expected else f"{done} of {expected} evaluations done"
 
 
 def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
-    """Mean, spread and paired differences of an ablation's top-1 accuracies (Tables 1 and 2 of arXiv 2112.02297).
+    """Mean, spread and paired differences of an ablation's accuracies (Tables 1 to 3 of arXiv 2112.02297).
 
     Differs from the paper: it gives one run each; here every number is over seeds, with a paired interval.
 
@@ -132,11 +154,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
       results: The lines of results.jsonl; of two for the same arm, seed, eval and split the later counts.
       experiment: Says the order of the rows, the reference (its first arm) and what a finished run holds.
     """
-    accuracies: dict[str, dict[Key, dict[int, float]]] = {arm.name: {} for arm in experiment.arms}
-    for result in results:
-        top1 = result.metrics.get("top1", math.nan)
-        if result.arm in accuracies and (result.eval, result.split) in COLUMNS and math.isfinite(top1):
-            accuracies[result.arm].setdefault((result.eval, result.split), {})[result.seed] = 100 * top1
+    accuracies = _by_seed(results, experiment, experiment.metric)
     measured = {key for columns in accuracies.values() for key in columns}
     columns = tuple(key for key in COLUMNS if key[0] in experiment.evals or key in measured)
     reference = experiment.arms[0]
@@ -155,17 +173,23 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
     done = {(r.arm, r.seed, r.eval) for r in results if r.arm in accuracies and r.split == "test" and r.eval in evals}
     return Table(
         title=experiment.title,
+        headline=experiment.headline,
         columns=columns,
         rows=rows,
         best={key: name for key in columns if (name := _best(key, rows))},
         verdicts=tuple(
-            _verdict(row, rows[0].label, key) for row in rows[1:] for key in columns if key[1] == "test"
+            _verdict(row, rows[0].label, key, experiment.headline.noun)
+            for row in rows[1:]
+            for key in columns
+            if key[1] == "test"
         ),
         seeds=seeds,
         units_done=len(done),
         units_expected=len(rows) * len(seeds) * len(evals),
+        pretrainings=len({(r.arm, r.seed) for r in results if r.arm in accuracies and r.eval == "pretrain"}),
+        details=_details(results, experiment, rows, seeds),
         paper_source=experiment.paper_source if any(arm.paper for arm in experiment.arms) else None,
-    )  # fmt: skip
+    )
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
@@ -193,7 +217,9 @@ def format_terminal(table: Table) -> Group:
       table: From `summarise`.
     """
     heading = Text.assemble(
-        (table.title, "bold"), "\n", (f"Top-1 accuracy in %, {_spread_words()}; {table.progress}", "dim")
+        (table.title, "bold"),
+        "\n",
+        (f"{capital(table.headline.name)} in %, {_spread_words()}; {table.progress}", "dim"),
     )
     accuracy = _rich_table(["", *(_two_lines(COLUMNS[key]) for key in table.columns)])
     for row in table.rows:
@@ -227,16 +253,18 @@ def format_terminal(table: Table) -> Group:
 
 
 def to_markdown(table: Table) -> str:
-    """The table as Markdown: accuracies, differences and the paper's numbers side by side, then the verdicts.
+    """The table as Markdown: accuracies, differences and the paper's numbers side by side, verdicts, and details.
 
     Args:
       table: From `summarise`.
     """
+    if not table.columns:
+        return f"{capital(table.progress)}.\n"
     splits = paper_splits(table)
     headings = ["pretraining", *(COLUMNS[key] for key in table.columns)]
     headings += [f"Δ {COLUMNS[key]}" for key in table.test_columns] if len(table.rows) > 1 else []
     headings += [f"paper, {split} (other data)" for split in splits]
-    lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
+    lines = _markdown_head(headings)
     for row in table.rows:
         cells = [escape_markdown(row.label)]
         for key in table.columns:
@@ -252,6 +280,10 @@ def to_markdown(table: Table) -> str:
     if table.paper_source:
         lines += ["", f"The paper's columns are {escape_markdown(table.paper_source)}, on other data."]
     lines += ["", *(f"- {escape_markdown(str(verdict))}" for verdict in table.verdicts)]
+    if table.details:
+        lines += ["", *_markdown_head(table.details[0])]
+        lines += ["| " + " | ".join([escape_markdown(label), *cells]) + " |" for label, *cells in table.details[1:]]
+        lines += ["", DETAILS_CAPTION]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -282,7 +314,7 @@ def to_csv(table: Table) -> str:
 
 def caption(table: Table) -> str:
     """How to read the table, in plain words."""
-    words = f"Top-1 accuracy in %, {_spread_words()}. "
+    words = f"{capital(table.headline.name)} in %{table.headline.note}, {_spread_words()}. "
     if len(table.rows) > 1:
         words += (
             f"Δ is the difference to “{table.rows[0].label}” in points, paired over common seeds, "
@@ -290,7 +322,12 @@ def caption(table: Table) -> str:
             "such intervals one errs by chance. "
         )
         words += "Bold: better than every other arm, each paired interval excluding zero. "
-    return words + f"{table.progress[0].upper()}{table.progress[1:]}."
+    return words + f"{capital(table.progress)}."
+
+
+def capital(text: str) -> str:
+    """The text as a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def score_text(score: Score | None, seeds: Sequence[int]) -> str:
@@ -335,6 +372,31 @@ def escape_markdown(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in text)
 
 
+def _by_seed(results: Sequence[Result], experiment: Experiment, name: str) -> dict[str, dict[Key, dict[int, float]]]:
+    """A number in percent by arm, column and seed, where it was measured."""
+    found: dict[str, dict[Key, dict[int, float]]] = {arm.name: {} for arm in experiment.arms}
+    for result in results:
+        value = result.metrics.get(name, math.nan)
+        if result.arm in found and (result.eval, result.split) in COLUMNS and math.isfinite(value):
+            found[result.arm].setdefault((result.eval, result.split), {})[result.seed] = 100 * value
+    return found
+
+
+def _details(
+    results: Sequence[Result], experiment: Experiment, rows: Sequence[Row], seeds: Sequence[int]
+) -> tuple[tuple[str, ...], ...]:
+    if experiment.metric not in ATTRIBUTE_NUMBERS:
+        return ()
+    numbers = [_by_seed(results, experiment, name) for name in ATTRIBUTE_NUMBERS]
+    body = [
+        (row.label, heading, *(score_text(Score(cell) if cell else None, seeds) for cell in cells))
+        for key, heading in COLUMNS.items()
+        for row in rows
+        if key[1] == "test" and any(cells := [number[row.name].get(key) for number in numbers])
+    ]
+    return (("pretraining", "evaluation", *ATTRIBUTE_NUMBERS.values()), *body) if body else ()
+
+
 _SYMBOLS = {"helped": "▲", "hurt": "▼", "open": "○", "missing": "·"}
 
 
@@ -355,12 +417,13 @@ def _best(key: Key, rows: Sequence[Row]) -> str | None:
     return None
 
 
-def _verdict(row: Row, reference: str, key: Key) -> Verdict:
+def _verdict(row: Row, reference: str, key: Key, noun: str) -> Verdict:
+    spoken = f"{SPOKEN[key[0]]} {noun}"
     difference = row.differences.get(key)
     if difference is None:
-        finding = f"and “{reference}” have no finished seed in common for {SPOKEN[key[0]]}"
+        finding = f"and “{reference}” have no finished seed in common for {spoken}"
         return Verdict(row.label, reference, key[0], "missing", finding, "nothing to compare yet")
-    finding = f"changed {SPOKEN[key[0]]} by {signed(difference.mean)}"
+    finding = f"changed {spoken} by {signed(difference.mean)}"
     if difference.low is None or difference.high is None or difference.std is None:
         finding += f" points against “{reference}” (1 seed, no interval)"
         return Verdict(row.label, reference, key[0], "open", finding, "one seed cannot tell")
@@ -372,6 +435,10 @@ def _verdict(row: Row, reference: str, key: Key) -> Verdict:
         0: ("open", f"no difference that {_seeds(difference.n)} can show"),
     }[difference.sign]
     return Verdict(row.label, reference, key[0], outcome, finding, conclusion)
+
+
+def _markdown_head(headings: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
 
 
 def _seeds(count: int) -> str:
