@@ -10,6 +10,7 @@ from absl import flags
 
 from simsiam_jax import launch
 from simsiam_jax.config import EVALS, OVERRIDES, Row, Study, require, with_overrides
+from simsiam_jax.data.datasets import dataset_title
 
 EXPERIMENT = "evaluate"
 
@@ -20,17 +21,18 @@ def main() -> None:
     folder = Path(values.checkpoint).expanduser().absolute()
     pretrained = launch.open_pretrained(folder)
     config = pretrained.config
-    if values.dataset is not None:
-        config = launch.on_dataset(config, values.dataset)
+    if values.dataset is not None or values.labels is not None:
+        config = launch.on_dataset(config, values.dataset or config.dataset, launch.labels_flag())
     launch.check_same_network(pretrained)
     config = with_overrides(config, {**launch.given(OVERRIDES), "init": "random"})  # the source tells of any other
+    source = dataset_title(pretrained.source)
     folders = launch.folders(workdir=values.workdir or str(folder.parent / "evaluate"))
     launch.run_study(
         Study(
             experiment=EXPERIMENT,
-            title=f"{config.backbone.name} pretrained on {pretrained.source}, evaluated on {config.dataset}",
+            title=f"{config.backbone.name} pretrained on {source}, evaluated on {dataset_title(config.dataset)}",
             question="What are the pretrained features worth?",
-            rows={pretrained.source: Row(pretrained.source, f"pretrained on {pretrained.source}")},
+            rows={source: Row(pretrained.source, f"pretrained on {source}")},
             config=config,
             seeds=(pretrained.seed,),
             evals=tuple(values.eval),

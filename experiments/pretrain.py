@@ -1,11 +1,13 @@
 """Pretrains one backbone with SimSiam and leaves an Orbax checkpoint for experiments.evaluate.
 
 Command: python -m experiments.pretrain --dataset=fashion_mnist --preset=small --workdir=runs/mine
+         python -m experiments.pretrain --dataset=folder:PATH --workdir=runs/mine       (your own images)
 Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoints/, tensorboard/.
 """
 
 from simsiam_jax import launch
 from simsiam_jax.config import Study
+from simsiam_jax.data.datasets import dataset_title
 
 EXPERIMENT = "pretrain"
 
@@ -16,7 +18,7 @@ def main() -> None:
     launch.run_study(
         Study(
             experiment=EXPERIMENT,
-            title=f"SimSiam pretraining on {config.dataset}",
+            title=f"SimSiam pretraining on {dataset_title(config.pretrain.dataset or config.dataset)}",
             question="What did pretraining learn, and did it collapse?",
             rows={"in_domain": launch.TABLE1_ROWS["in_domain"]},
             config=config,

@@ -154,8 +154,13 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """SimSiam pretraining; batch sizes in images, lengths in epochs."""
+    """SimSiam pretraining; batch sizes in images, lengths in epochs.
 
+    `dataset` and `split` say which images it sees, labels aside; None: those of the data set that is evaluated on.
+    """
+
+    dataset: str | None = None
+    split: str = "train"
     epochs: int = 100
     micro_batch_size: int = 64
     accumulation: int = 8
@@ -185,10 +190,14 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What all evaluations share: the labelled images that they may see, and kNN's two numbers."""
+    """What all evaluations share: the labelled images that they may see, and kNN's two numbers.
+
+    `threshold` is the probability from which on a binary attribute is predicted to be there.
+    """
 
     labels_per_class: int | None = None
     max_validation_images: int | None = None
+    threshold: float = 0.5
     knn_k: int = 200
     knn_temperature: float = 0.1
 
@@ -199,6 +208,7 @@ class EvaluationConfig:
             ("knn_k", self.knn_k),
         ):
             require(value is None or value >= 1, f"{flag} must be at least 1, not {value}")
+        require(0 < self.threshold < 1, f"--threshold must lie between 0 and 1, not {self.threshold}")
         require(self.knn_temperature > 0, f"knn_temperature must be positive, not {self.knn_temperature}")
 
 
@@ -234,13 +244,34 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole of a run but its seed and arm: two equal configs, seeds and arms give equal numbers."""
+    """The whole of a run but its seed and arm: two equal configs, seeds and arms give equal numbers.
+
+    Attributes:
+      dataset: That evaluations run on, as `--dataset` names it.
+      image_size: Side of the views in pixels.
+      views: How pretraining's views are drawn.
+      finetune_views: How fine-tuning's are.
+      recipe: From which the rest was filled.
+      labels: Of a folder: a CSV file, or `none`.
+      cached_size: Side in pixels at which decoded images are kept; None: as the data set has it.
+      max_bad_images: Share of a folder's files, 0..1, that may be unreadable.
+      dtype: Compute type.
+      backbone: Which, and its fields.
+      head: SimSiam's heads.
+      pretrain: How long, on what, and with which optimiser.
+      evaluation: What all evaluations share.
+      finetune: Of all weights.
+      noise: The random images.
+    """
 
     dataset: str
     image_size: int
     views: ViewSpec
     finetune_views: ViewSpec
     recipe: str = "paper"
+    labels: str | None = None
+    cached_size: int | None = None
+    max_bad_images: float = 0.01
     dtype: Literal["float32", "bfloat16"] = "float32"
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
@@ -255,6 +286,11 @@ class Config:
             self.views.image_size == self.finetune_views.image_size == self.image_size,
             "views and finetune_views must have the config's image_size",
         )
+        require(
+            self.cached_size is None or self.cached_size >= 1,
+            f"--cached_size must be at least 1 pixel, not {self.cached_size}",
+        )
+        require(0 <= self.max_bad_images <= 1, f"--max_bad_images must lie in 0..1, not {self.max_bad_images}")
 
 
 @dataclass(frozen=True)
@@ -262,7 +298,7 @@ class Row:
     """An arm of an ablation: a row of its table.
 
     Attributes:
-      pretrain: `none`, `in_domain` for the data set's own images without their labels, or a data set's name.
+      pretrain: `none`, `in_domain` for the images of `Config.pretrain` without their labels, or `random_images`.
       label: What the table calls it; `{dataset}` stands for the data set's name.
       paper: The paper's accuracies in percent by split, where it has them.
     """
@@ -271,9 +307,9 @@ class Row:
     label: str
     paper: Mapping[str, float] = field(default_factory=dict)
 
-    def source(self, dataset: str) -> str:
+    def source(self, config: Config) -> str:
         """The name of the data that this arm is pretrained on, or `none`."""
-        return dataset if self.pretrain == "in_domain" else self.pretrain
+        return config.pretrain.dataset or config.dataset if self.pretrain == "in_domain" else self.pretrain
 
 
 EVALS = ("knn", "linear", "finetune")
@@ -295,6 +331,7 @@ class Study:
       data_dir: Folder of the prepared data.
       manual_dir: Folder with files that the user fetched, or None.
       command: That repeats the run.
+      feed: How images reach the devices, of `data.feed.FEEDS`; it changes no result.
       paper_source: Where the rows' paper numbers come from, or None.
     """
 
@@ -309,6 +346,7 @@ class Study:
     data_dir: Path
     manual_dir: Path | None
     command: str
+    feed: str = "auto"
     paper_source: str | None = None
 
     def __post_init__(self) -> None:
@@ -414,6 +452,8 @@ def recipe_config(
 
 # The settings that a preset or a flag may change, by the flag's name, and where they live.
 OVERRIDES = {
+    "cached_size": "cached_size",
+    "max_bad_images": "max_bad_images",
     "dtype": "dtype",
     "backbone": "backbone.name",
     "stem": "backbone.stem",
@@ -431,8 +471,10 @@ OVERRIDES = {
     "warmup_epochs": "pretrain.optimizer.warmup_epochs",
     "knn_every": "pretrain.knn_every",
     "pretrain_images": "pretrain.max_images",
+    "pretrain_split": "pretrain.split",
     "labels_per_class": "evaluation.labels_per_class",
     "validation_images": "evaluation.max_validation_images",
+    "threshold": "evaluation.threshold",
     "finetune_epochs": "finetune.epochs",
     "finetune_batch_size": "finetune.batch_size",
     "noise_images": "noise.count",

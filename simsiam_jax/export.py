@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from simsiam_jax.config import Config, InputError, ViewSpec, require, to_dict
-from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.layers import portable
@@ -63,7 +62,7 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
       InputError: If `out` is taken or cannot be written, or no checkpoint can be restored.
     """
     _check_free(out)
-    programs = Programs(config, dataset_info(config.dataset).num_classes)
+    programs = Programs(config)
     variables, epochs = restore_backbone(programs, folder)
     # float32 whatever the pretraining computed in: its parameters are.
     module = create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
@@ -197,10 +196,10 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
 
 def _image_count(config: Config, source: str, experiment: Experiment | None) -> int | None:
     """How many images it was pretrained on, None where that is not recorded."""
-    data = source.rpartition("+")[2]  # `imagenet+digits` is digits from ImageNet's weights
-    if data == "random_images":
+    if source.endswith("random_images"):
         return config.noise.count
-    if experiment is not None and data == config.dataset:
+    # `imagenet+digits` is digits from ImageNet's weights.
+    if experiment is not None and source.endswith(config.pretrain.dataset or config.dataset):
         return experiment.data.get("unlabelled", {}).get("images")
     return None
 

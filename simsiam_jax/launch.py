@@ -30,7 +30,8 @@ from simsiam_jax.config import (
     to_dict,
     with_overrides,
 )
-from simsiam_jax.data.datasets import DATASETS, dataset_info
+from simsiam_jax.data.datasets import DATASETS, dataset_info, dataset_title, pretraining_source
+from simsiam_jax.data.feed import FEEDS
 from simsiam_jax.models.registry import BACKBONES, backbone_fields
 
 # The flags below belong to the launcher that asks for them, which lets --help list them.
@@ -77,12 +78,26 @@ TABLE1_ROWS: Mapping[str, Row] = {
 
 
 def define_folder_flags(*, workdir: str | None, dataset: str | None) -> None:
-    """Defines the flags of what is read and written."""
-    names = ", ".join(name for name, info in DATASETS.items() if info.num_classes)
+    """Defines the flags of what is read and written by a launcher that trains."""
     flags.DEFINE_string("workdir", workdir, "Folder for results; run again with the same to go on.")
+    flags.DEFINE_enum(
+        "feed", "auto", FEEDS, "How training's images reach the device; auto: by size. Changes no result."
+    )
+    define_data_flags(dataset=dataset)
+
+
+def define_data_flags(*, dataset: str | None) -> None:
+    """Defines the flags that say which images, and where they are."""
+    names = ", ".join(name for name, info in DATASETS.items() if info.num_classes)
     flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Folder of prepared data sets.")
     flags.DEFINE_string("manual_dir", None, "Folder with downloaded archives, for data that cannot be fetched.")
-    flags.DEFINE_string("dataset", dataset, f"Data set: {names}.")
+    flags.DEFINE_string("dataset", dataset, f"Data set: {names}, a variant (stl10:fold3), or folder:PATH.")
+    flags.DEFINE_string(
+        "labels", None, "Of a folder: a CSV file with labels by file name; none: ignore its subfolders."
+    )
+    flags.DEFINE_float("max_bad_images", None, "Of a folder: share of unreadable files, 0..1, that are skipped.")
+    flags.DEFINE_integer("image_size", None, "Side of the views in pixels.")
+    flags.DEFINE_integer("cached_size", None, "Side in pixels at which decoded images are kept, as central squares.")
 
 
 def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
@@ -99,6 +114,8 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update.")
     flags.DEFINE_float("learning_rate", None, "Peak learning rate of pretraining (not scaled by the batch).")
     flags.DEFINE_float("warmup_epochs", None, "Epochs over which the learning rate of pretraining rises.")
+    flags.DEFINE_string("pretrain_dataset", None, "Pretrain on the images of another data set, such as folder:PATH.")
+    flags.DEFINE_string("pretrain_split", None, "Which of its images: train, unlabelled or train+unlabelled.")
     flags.DEFINE_integer("pretrain_images", None, "Pretrain on at most so many images.")
     flags.DEFINE_integer("noise_images", None, "Number of random images in the arm that pretrains on noise.")
     flags.DEFINE_integer("noise_size", None, "Their side in pixels; the data set's own by default, 224 in the paper.")
@@ -113,12 +130,12 @@ def define_network_flags() -> None:
     flags.DEFINE_string("stem", None, "First layers of a convolutional backbone: imagenet, paper32, cifar.")
     flags.DEFINE_float("width", None, "Channels of the backbone as a multiple of the published network's.")
     flags.DEFINE_integer("patch_size", None, "Patches of a vision transformer: their side in pixels.")
-    flags.DEFINE_integer("image_size", None, "Side of the views in pixels.")
 
 
 def define_evaluation_flags() -> None:
     """Defines the flags of the evaluations."""
     flags.DEFINE_integer("labels_per_class", None, "Labelled images of each class that evaluations learn from.")
+    flags.DEFINE_float("threshold", None, "Probability, 0..1, from which on a binary attribute is predicted.")
     flags.DEFINE_integer("validation_images", None, "Validate on at most so many images.")
     flags.DEFINE_integer("finetune_epochs", None, "Epochs of fine-tuning.")
     flags.DEFINE_integer("finetune_batch_size", None, "Images of an update of fine-tuning.")
@@ -138,7 +155,9 @@ def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config,
       InputError: For an unknown name or an impossible number.
     """
     values = flags.FLAGS
-    info = dataset_info(values.dataset)
+    info = dataset_info(values.dataset, labels_flag())
+    other = values.pretrain_dataset
+    source = info if other is None else pretraining_source(other)
     require(values.preset in presets, f"--preset={values.preset}: unknown preset; known: {', '.join(presets)}")
     settings = {"image_size": info.image_size, **presets[values.preset], **given(("image_size", "seeds"))}
     image_size, seeds = settings.pop("image_size"), settings.pop("seeds")
@@ -146,11 +165,23 @@ def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config,
         values.recipe,
         dataset=info.name,
         image_size=image_size,
-        view_changes=info.views,
+        view_changes=source.views,
         finetune_view_changes=info.finetune_views,
     )
+    pretrain = dataclasses.replace(
+        config.pretrain,
+        dataset=None if other is None else source.name,
+        split=source.pretrain_splits.get(values.recipe, "train"),
+    )
+    config = dataclasses.replace(config, labels=labels_flag(), pretrain=pretrain)
     config = with_overrides(config, {**settings, **given(OVERRIDES)})
     return dataclasses.replace(config, backbone=fitted(config.backbone)), tuple(range(seeds))
+
+
+def labels_flag() -> str | None:
+    """The flag --labels, a file's path made absolute."""
+    labels = flags.FLAGS.labels
+    return labels if labels in (None, "none") else str(Path(labels).expanduser().absolute())
 
 
 def fitted(backbone: BackboneConfig) -> BackboneConfig:
@@ -204,8 +235,8 @@ def run_table(
         run_study(
             Study(
                 experiment=experiment,
-                title=title.format(dataset=config.dataset),
-                question=question.format(dataset=config.dataset),
+                title=title.format(dataset=dataset_title(config.dataset)),
+                question=question.format(dataset=dataset_title(config.dataset)),
                 rows={name: row for name, row in rows.items() if name in values.arms},
                 config=config,
                 seeds=seeds,
@@ -220,13 +251,14 @@ def run_table(
 
 
 def folders(workdir: str | None = None) -> dict[str, Any]:
-    """The folders of a `Study` from their flags; `workdir` in place of its flag."""
+    """The folders and the feed of a `Study` from their flags; `workdir` in place of its flag."""
     values = flags.FLAGS
     manual = values.manual_dir
     return {
         "workdir": Path(workdir or values.workdir).expanduser().absolute(),
         "data_dir": Path(values.data_dir).expanduser().absolute(),
         "manual_dir": Path(manual).expanduser().absolute() if manual else None,
+        "feed": values.feed,
     }
 
 
@@ -372,10 +404,19 @@ def check_same_network(pretrained: Pretrained) -> None:
         )
 
 
-def on_dataset(config: Config, dataset: str) -> Config:
-    """The settings of a pretraining, with the evaluations moved to another data set."""
-    info = dataset_info(dataset)
+def on_dataset(config: Config, dataset: str, labels: str | None) -> Config:
+    """The settings of a pretraining, with the evaluations moved to another data set, or to a folder's labels.
+
+    Args:
+      config: Of the pretraining.
+      dataset: As --dataset takes it.
+      labels: As --labels does.
+    """
+    info = dataset_info(dataset, labels)
     moved = recipe_config(
-        config.recipe, dataset=dataset, image_size=config.image_size, finetune_view_changes=info.finetune_views
+        config.recipe, dataset=info.name, image_size=config.image_size, finetune_view_changes=info.finetune_views
     )
-    return dataclasses.replace(config, dataset=dataset, finetune_views=moved.finetune_views)
+    pretrain = dataclasses.replace(config.pretrain, dataset=config.pretrain.dataset or config.dataset)
+    return dataclasses.replace(
+        config, dataset=info.name, labels=labels, pretrain=pretrain, finetune_views=moved.finetune_views
+    )

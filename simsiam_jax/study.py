@@ -5,8 +5,8 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
+from jaxtyping import Float
+from scipy.special import expit
 
 from simsiam_jax.config import (
     EVALS,
@@ -23,18 +26,20 @@ from simsiam_jax.config import (
     Study,
     config_hash,
     differences,
+    from_dict,
     require,
     to_dict,
 )
 from simsiam_jax.data import two_views
-from simsiam_jax.data.cache import ImageSplit
-from simsiam_jax.data.datasets import dataset_info, load_split
+from simsiam_jax.data.cache import ImageSplit, count_shared
+from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, dataset_title, load_split, pretraining_source
+from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.subsets import stratified_subset
 from simsiam_jax.data.views import unnormalise
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
-from simsiam_jax.eval.knn import knn_top1
+from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.metrics import Numbers, z_spread
+from simsiam_jax.metrics import HEADLINE, Numbers, headline_score, scores, z_spread
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.report.results import (
     EXPERIMENT_FILE,
@@ -46,13 +51,12 @@ from simsiam_jax.report.results import (
     read_results,
 )
 from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.devices import AXIS, check_divisible
 from simsiam_jax.train.loop import Plan, RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import TrainState, create_state
 from simsiam_jax.train.steps import (
-    AXIS,
     bind,
-    check_divisible,
     compile_outputs,
     finetune_step,
     heldout_outputs,
@@ -74,13 +78,15 @@ class Programs:
 
     Args:
       config: All settings.
-      num_classes: Of the evaluation's data set.
+      num_classes: Outputs of the classifier, which only fine-tuning asks for: classes or attributes.
       start: The backbone's weights before pretraining; None: random ones, drawn from the seed.
+      feed: How training's images reach the devices.
     """
 
-    def __init__(self, config: Config, num_classes: int, start: Variables | None = None):
+    def __init__(self, config: Config, num_classes: int = 0, start: Variables | None = None, feed: str = "auto"):
         self.config = config
         self.start = start
+        self.feed = feed
         dtype = jnp.dtype(config.dtype)
         self.backbone: nn.Module = create_backbone(
             config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
@@ -130,7 +136,8 @@ class Programs:
                 optimizer=self.pretrain_optimizer,
                 spec=self.config.views,
                 constant_predictor=self.config.pretrain.constant_predictor_learning_rate,
-            )
+            ),
+            feed=self.feed,
         )
 
     @functools.cached_property
@@ -157,7 +164,8 @@ class Programs:
                 model=self.classifier,
                 optimizer=self.finetune_optimizer,
                 spec=self.config.finetune_views,
-            )
+            ),
+            feed=self.feed,
         )
 
 
@@ -173,21 +181,37 @@ def with_backbone(variables: Variables, backbone: Variables | None) -> Variables
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a study; the three never overlap.
+    """The images of a study; train, validation and test never overlap.
 
     Attributes:
+      info: Of the data set that evaluations run on.
       train: All that may be learned from, labels included.
-      unlabelled: What pretraining on the data set sees, a part of `train` or all of it.
+      bank: Whose labels kNN votes with while pretraining: `train`, or as many of it as pretraining may see.
+      unlabelled: What the in-domain arm is pretrained on, a part of `train`, all of it or other images; None where
+        there is no such arm.
       validation: Chooses epochs and penalties, and is watched during pretraining.
-      test: Read once, at the end of each unit.
-      num_classes: Number of classes.
+      test: Read once, at the end of each unit; None where there are no labels to evaluate with.
+      seen: How many validation and test images are also pretrained on; empty where they cannot be.
     """
 
+    info: DatasetInfo
     train: ImageSplit
-    unlabelled: ImageSplit
+    bank: ImageSplit
+    unlabelled: ImageSplit | None
     validation: ImageSplit
-    test: ImageSplit
-    num_classes: int
+    test: ImageSplit | None
+    seen: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, ImageSplit]:
+        """Those that there are, by name."""
+        found = {name: getattr(self, name) for name in ("train", "unlabelled", "validation", "test")}
+        return {name: split for name, split in found.items() if split is not None}
+
+    @property
+    def metric(self) -> str | None:
+        """The number by which epochs and penalties are chosen; None without labels."""
+        return HEADLINE.get(self.info.label_kind)
 
 
 def load_data(study: Study) -> Data:
@@ -197,25 +221,80 @@ def load_data(study: Study) -> Data:
       InputError: If the data set is not at hand, or has fewer labels than asked for.
     """
     config = study.config
-    train, validation, test = (
-        load_split(config.dataset, split, data_dir=study.data_dir, manual_dir=study.manual_dir)
-        for split in ("train", "validation", "test")
-    )
-    num_classes = dataset_info(config.dataset).num_classes
-    limit = config.pretrain.max_images
-    unlabelled = train
-    if limit is not None and limit < len(train):
-        # Labels have no say in what is pretrained on.
-        unlabelled = train.take(np.sort(np.random.default_rng(0).permutation(len(train))[:limit]))
+    info = dataset_info(config.dataset, config.labels)
+
+    def load(info: DatasetInfo, split: str) -> ImageSplit:
+        return load_split(
+            info,
+            split,
+            data_dir=study.data_dir,
+            manual_dir=study.manual_dir,
+            size=config.cached_size or info.stored_size(config.image_size),
+            max_bad_images=config.max_bad_images,
+        )
+
+    train, validation = load(info, "train"), load(info, "validation")
+    test = load(info, "test") if "test" in info.splits else None
+    bank = _at_most(train, config.pretrain.max_images)
+    unlabelled, seen = None, {}
+    if any(row.pretrain == "in_domain" for row in study.rows.values()):
+        source = pretraining_info(config)
+        if (source.name, config.pretrain.split) == (info.name, "train"):
+            unlabelled = bank
+        else:
+            unlabelled = _at_most(load(source, config.pretrain.split), config.pretrain.max_images)
+            seen = _seen_before({"validation": validation, "test": test}, unlabelled)
     most = config.evaluation.max_validation_images
     if most is not None and most < len(validation):
-        validation = validation.take(stratified_subset(validation.labels, fraction=most / len(validation), seed=0))
-    labelled_subset(train, config, seed=0)
-    return Data(train, unlabelled, validation, test, num_classes)
+        if info.label_kind == "none":
+            validation = _at_most(validation, most)
+        else:
+            share = most / len(validation)
+            validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
+    if study.evals:
+        labelled_subset(train, config, seed=0)
+    return Data(info, train, bank, unlabelled, validation, test, seen)
+
+
+def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit) -> dict[str, int]:
+    """How many images of each split are also pretrained on; warns, as the evaluation is then of images seen."""
+    seen = {name: count_shared(split, unlabelled) for name, split in splits.items() if split is not None}
+    for name, count in seen.items():
+        if count:
+            logging.warning("%d of the %s images are also pretrained on, without their labels", count, name)
+    return seen
+
+
+def pretraining_info(config: Config) -> DatasetInfo:
+    """The data set whose images the in-domain arm is pretrained on.
+
+    Raises:
+      InputError: If there is no such data set.
+    """
+    name = config.pretrain.dataset
+    if name is None or name == config.dataset:
+        return dataset_info(config.dataset, config.labels)
+    return pretraining_source(name)
+
+
+def overlap(config: Config) -> bool:
+    """Whether pretraining and evaluation read the same folder, or one within the other, by different labels."""
+    name = config.pretrain.dataset
+    if name is None or not (name.startswith(FOLDER) and config.dataset.startswith(FOLDER)):
+        return False
+    a, b = (Path(each.removeprefix(FOLDER)) for each in (name, config.dataset))
+    return a.is_relative_to(b) or b.is_relative_to(a)
+
+
+def _at_most(split: ImageSplit, limit: int | None) -> ImageSplit:
+    """So many of the images, chosen by chance: labels have no say in what is pretrained on."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
 
 
 def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSplit:
-    """The labelled images that evaluations may learn from: the same number of each class, a function of the seed."""
+    """The labelled images that evaluations may learn from: as many of each class or attribute, by the seed."""
     per_class = config.evaluation.labels_per_class
     return train if per_class is None else train.take(stratified_subset(train.labels, per_class=per_class, seed=seed))
 
@@ -223,10 +302,12 @@ def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSpl
 def pretraining_images(study: Study, data: Data, row: Row, *, seed: int) -> ImageSplit:
     """The images of an arm's pretraining; noise is drawn anew for each seed."""
     if row.pretrain == "in_domain":
+        assert data.unlabelled is not None
         return data.unlabelled
-    noise = study.config.noise
-    size = None if noise.size else dataset_info(study.config.dataset).native_size
-    return load_split("random_images", "train", data_dir=study.data_dir, size=size, noise=noise, seed=seed)
+    config = study.config
+    own = config.cached_size or data.info.stored_size(config.image_size) or data.info.native_size
+    size = None if config.noise.size else own
+    return load_split("random_images", "train", data_dir=study.data_dir, size=size, noise=config.noise, seed=seed)
 
 
 def check(study: Study) -> None:
@@ -236,10 +317,23 @@ def check(study: Study) -> None:
       InputError: For the first mistake found.
     """
     config = study.config
-    info = dataset_info(config.dataset)
-    require(info.num_classes > 0, f"--dataset={config.dataset} has no labels to evaluate with")
+    info = dataset_info(config.dataset, config.labels)
+    require(
+        not study.evals or info.num_classes > 0,
+        f"--dataset={config.dataset} has no labels to evaluate with"
+        + ("; sort its images into a folder for each class, or give --labels=FILE.csv" if info.listing else ""),
+    )
+    require("validation" in info.splits, f"--dataset={config.dataset} has no validation images to watch")
+    if any(row.pretrain == "in_domain" for row in study.rows.values()):
+        source = pretraining_info(config)
+        splits = [name for name in source.splits if name not in ("validation", "test")]
+        require(
+            config.pretrain.split in splits,
+            f"--pretrain_split={config.pretrain.split}: {source.title} has {', '.join(splits)} to pretrain on",
+        )
     create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
     check_divisible(config.pretrain.micro_batch_size, "--micro_batch_size")
+    choose_feed(study.feed, 0, 0)
 
 
 def open_workdir(study: Study, data: Data | None = None, start: InitialWeights | None = None) -> None:
@@ -268,7 +362,8 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
             f"--workdir={study.workdir} holds results of {before.experiment}, not of {study.experiment}: "
             "choose another --workdir",
         )
-        changed = differences(before.config, to_dict(study.config))
+        # With what was added since at its default, which is what was done before.
+        changed = differences(to_dict(from_dict(Config, before.config)), to_dict(study.config))
         require(
             not changed,
             f"--workdir={study.workdir} holds results with other settings ({'; '.join(changed[:3])}"
@@ -280,6 +375,12 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
             f"--init={study.config.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
             "choose another --workdir",
         )
+        for name, split in data.splits.items() if data else ():
+            require(
+                before.data.get(name, {}).get("fingerprint") in (None, split.fingerprint),
+                f"the {name} images of --dataset={study.config.dataset} are no longer those that "
+                f"--workdir={study.workdir} began with: choose another --workdir",
+            )
         seeds, evals = before.seeds, before.evals
     else:
         stray = study.workdir / RESULTS_FILE
@@ -302,16 +403,9 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
         "evals": [name for name in EVALS if name in {*evals, *study.evals}],
         "seeds": sorted({*study.seeds, *seeds}),
         "config": to_dict(study.config),
+        **({"metric": data.metric} if data.metric else {}),
         "init": None if start is None else start.origin,
-        "data": {
-            name: {"images": len(split), "fingerprint": split.fingerprint}
-            for name, split in (
-                ("train", data.train),
-                ("unlabelled", data.unlabelled),
-                ("validation", data.validation),
-                ("test", data.test),
-            )
-        },
+        "data": {name: {"images": len(split), "fingerprint": split.fingerprint} for name, split in data.splits.items()},
         "paper_source": study.paper_source,
     }
     write_json(path, description)
@@ -319,14 +413,14 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
 
 def arm_label(row: Row, config: Config) -> str:
     """What tables call an arm: its pretraining, and where that starts unless from random weights."""
-    label = row.label.format(dataset=config.dataset)
+    label = row.label.format(dataset=dataset_title(config.pretrain.dataset or config.dataset))
     init = config.backbone.init
     return label if init == "random" else f"{label}, from {start_name(init)}"
 
 
 def pretraining_name(row: Row, config: Config) -> str:
     """What results call an arm's pretraining: `none`, a data set's name, or `imagenet+stl10` for both in turn."""
-    source, init = row.source(config.dataset), config.backbone.init
+    source, init = row.source(config), config.backbone.init
     if init == "random":
         return source
     return start_name(init) if source == "none" else f"{start_name(init)}+{source}"
@@ -453,16 +547,12 @@ def pretrain(unit: Unit) -> Trained:
             "heldout_loss": float(np.mean(watched["loss"])),
             "heldout_z_spread": float(z_spread(jnp.asarray(watched["z"]))),
         }
-        if epoch % config.pretrain.knn_every == 0 or epoch == config.pretrain.epochs:
+        if data.metric and (epoch % config.pretrain.knn_every == 0 or epoch == config.pretrain.epochs):
             backbone = backbone_variables(state.variables)
-            numbers["knn_top1"] = knn_top1(
-                programs.features(backbone, data.unlabelled),
-                data.unlabelled.labels,
-                programs.features(backbone, data.validation),
+            numbers[f"knn_{data.metric}"] = headline_score(
+                _knn(unit, backbone, programs.features(backbone, data.bank), data.bank, data.validation),
                 data.validation.labels,
-                num_classes=data.num_classes,
-                k=config.evaluation.knn_k,
-                temperature=config.evaluation.knn_temperature,
+                threshold=config.evaluation.threshold,
             )
         return numbers
 
@@ -477,9 +567,10 @@ def pretrain(unit: Unit) -> Trained:
     )
 
 
-def pretrain_metrics(trained: Trained) -> dict[str, Numbers]:
-    """The last epoch's numbers by split, as results.jsonl has them."""
+def pretrain_metrics(trained: Trained, metric: str | None) -> dict[str, Numbers]:
+    """The last epoch's numbers by split, as results.jsonl has them; kNN's by `metric`, where there are labels."""
     last = trained.history[-1]
+    knn = {f"knn_{metric}": last[f"knn_{metric}"]} if metric else {}
     speeds = [line["images_per_second"] for line in trained.history]
     return {
         "train": {
@@ -491,54 +582,64 @@ def pretrain_metrics(trained: Trained) -> dict[str, Numbers]:
         "validation": {
             "loss": last["heldout_loss"],
             "z_spread": last["heldout_z_spread"],
-            "knn_top1": last["knn_top1"],
+            **knn,
         },
+    }
+
+
+def _knn(
+    unit: Unit, backbone: Variables, bank: Float[np.ndarray, "bank dim"], labelled: ImageSplit, split: ImageSplit
+) -> Float[np.ndarray, "n k"]:
+    """What the nearest of the labelled images, whose features are the bank, say of a split's."""
+    return knn_outputs(
+        bank,
+        labelled.labels,
+        unit.programs.features(backbone, split),
+        num_classes=unit.data.info.num_classes,
+        k=unit.config.evaluation.knn_k,
+        temperature=unit.config.evaluation.knn_temperature,
+    )
+
+
+def _scores_by_split(
+    unit: Unit, outputs: Callable[[ImageSplit], Float[np.ndarray, "n k"]], **extra: float
+) -> dict[str, Numbers]:
+    """What a way to classify achieves on validation and test."""
+    assert unit.data.test is not None
+    return {
+        name: {**scores(outputs(split), split.labels, threshold=unit.config.evaluation.threshold), **extra}
+        for name, split in (("validation", unit.data.validation), ("test", unit.data.test))
     }
 
 
 def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """Nearest neighbours among the labelled images; nothing is learned or chosen."""
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
-    features = unit.programs.features
     unit.stage_folder("knn")
-    bank = features(backbone, labelled)
-    return {
-        name: {
-            "top1": knn_top1(
-                bank,
-                labelled.labels,
-                features(backbone, split),
-                split.labels,
-                num_classes=unit.data.num_classes,
-                k=unit.config.evaluation.knn_k,
-                temperature=unit.config.evaluation.knn_temperature,
-            )
-        }
-        for name, split in (("validation", unit.data.validation), ("test", unit.data.test))
-    }
+    bank = unit.programs.features(backbone, labelled)
+    return _scores_by_split(unit, lambda split: _knn(unit, backbone, bank, labelled, split))
 
 
 def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """A linear probe on frozen features; its penalty is chosen on validation."""
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
-    features, validation, test = unit.programs.features, unit.data.validation, unit.data.test
+    features = unit.programs.features
     unit.stage_folder("linear")
     probe = fit_probe(
         features(backbone, labelled),
         labelled.labels,
-        features(backbone, validation),
-        validation.labels,
-        num_classes=unit.data.num_classes,
+        features(backbone, unit.data.validation),
+        unit.data.validation.labels,
+        num_classes=unit.data.info.num_classes,
+        threshold=unit.config.evaluation.threshold,
     )
-    return {
-        "validation": {"top1": probe.validation_top1, "penalty": probe.penalty},
-        "test": {"top1": probe.top1(features(backbone, test), test.labels), "penalty": probe.penalty},
-    }
+    return _scores_by_split(unit, lambda split: probe.outputs(features(backbone, split)), penalty=probe.penalty)
 
 
 def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """Fine-tuning of all weights; the epoch is chosen on validation."""
     config, data, programs = unit.config.finetune, unit.data, unit.programs
+    threshold = unit.config.evaluation.threshold
     labelled = labelled_subset(data.train, unit.config, seed=unit.seed)
     devices = jax.local_device_count()
     batch_size = min(config.batch_size, len(labelled)) // devices * devices
@@ -555,24 +656,27 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
         seed=unit.seed,
     )
 
-    def accuracy(variables: Variables, split: ImageSplit) -> float:
-        return float(np.mean(np.argmax(programs.logits(variables, split), axis=-1) == split.labels))
+    def outputs(variables: Variables, split: ImageSplit) -> Float[np.ndarray, "n k"]:
+        logits = programs.logits(variables, split)
+        return expit(logits) if data.info.label_kind == "attributes" else logits
+
+    def measure(state: TrainState, _: int) -> Numbers:
+        validation = data.validation
+        headline = headline_score(outputs(state.variables, validation), validation.labels, threshold=threshold)
+        return {f"validation_{data.metric}": headline}
 
     trained = fit(
         create_state(programs.initial_classifier(unit.seed, backbone), programs.finetune_optimizer),
         labelled,
         plan,
         programs.finetune_epoch,
-        measure=lambda state, _: {"validation_top1": accuracy(state.variables, data.validation)},
+        measure=measure,
         folder=unit.stage_folder("finetune"),
         title=f"{unit.title} fine-tune",
-        select="validation_top1",
+        select=f"validation_{data.metric}",
     )
-    chosen = {"epoch": trained.best_epoch, "updates": trained.history[trained.best_epoch - 1]["update"]}
-    return {
-        "validation": {"top1": trained.history[trained.best_epoch - 1]["validation_top1"], **chosen},
-        "test": {"top1": accuracy(trained.best, data.test), **chosen},
-    }
+    updates = trained.history[trained.best_epoch - 1]["update"]
+    return _scores_by_split(unit, lambda split: outputs(trained.best, split), epoch=trained.best_epoch, updates=updates)
 
 
 EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {
@@ -608,7 +712,7 @@ def run_unit(unit: Unit) -> None:
         return
     trained = pretrain(unit)
     if "pretrain" not in done:
-        unit.record("pretrain", pretrain_metrics(trained), trained.seconds)
+        unit.record("pretrain", pretrain_metrics(trained, unit.data.metric), trained.seconds)
     evaluate(unit, evals, backbone_variables(trained.best))
 
 
@@ -617,7 +721,8 @@ def save_pairs(study: Study, data: Data) -> None:
     path = study.workdir / "pairs.npz"
     if path.exists():
         return
-    some = data.unlabelled.take(np.arange(min(_PAIRS_SHOWN, len(data.unlabelled))))
+    source = data.train if data.unlabelled is None else data.unlabelled
+    some = source.take(np.arange(min(_PAIRS_SHOWN, len(source))))
     spec = study.config.views
     views = jax.jit(two_views, static_argnames="spec")(some.images, some.sample_ids, seed=0, epoch=0, spec=spec)
     view1, view2 = (np.asarray(unnormalise(view, spec)) for view in views)
@@ -642,7 +747,7 @@ def run(study: Study) -> None:
             pretraining_plan(study.config, pretraining_images(study, data, row, seed=0), seed=0)
     open_workdir(study, data, start)
     save_pairs(study, data)
-    programs = Programs(study.config, data.num_classes, None if start is None else start.variables)
+    programs = Programs(study.config, data.info.num_classes, start and start.variables, study.feed)
     started = environment(device_name())
     for seed in study.seeds:
         for arm, row in study.rows.items():
@@ -662,7 +767,13 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     check(study)
     open_workdir(study)
     data = load_data(study)
-    programs = Programs(study.config, data.num_classes)
+    if overlap(study.config):
+        logging.warning(
+            "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "
+            "on, without their labels",
+            study.config.dataset,
+        )
+    programs = Programs(study.config, data.info.num_classes, feed=study.feed)
     backbone, _ = restore_backbone(programs, pretrained)
     open_workdir(study, data)
     ((arm, row),), (seed,) = study.rows.items(), study.seeds

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from simsiam_jax.config import InputError, NoiseConfig, ViewSpec
-from simsiam_jax.data import DATASETS, datasets, load_split
+from simsiam_jax.data import DATASETS, dataset_info, datasets, load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.cache import open_split, write_split
@@ -152,7 +152,7 @@ def test_a_jpeg_file_is_decoded_too(tmp_path):
 @pytest.mark.parametrize(
     ("name", "split", "complaint"),
     [
-        ("imagenet", "train", "unknown data set 'imagenet' .*: known are digits, fashion_mnist, random_images"),
+        ("imagenet", "train", "unknown data set 'imagenet' .*: known are digits, fashion_mnist, .* and folder:PATH"),
         ("digits", "dev", "digits has no split 'dev': it has 'train', 'validation', 'test'"),
         ("random_images", "test", "random_images has no split 'test': it has 'train'"),
     ],
@@ -189,9 +189,11 @@ def test_noise_takes_its_own_size_before_the_asked_one(tmp_path):
 
 def test_every_override_of_views_is_a_field_of_viewspec():
     for info in DATASETS.values():
-        ViewSpec(image_size=info.native_size, **info.views)
-        ViewSpec(image_size=info.native_size, **info.finetune_views)
-        assert len(info.class_names) == info.num_classes
+        for name in (info.name, *(f"{info.name}:{variant}" for variant in info.variants)):
+            known = dataset_info(name)
+            ViewSpec(image_size=known.image_size, **known.views)
+            ViewSpec(image_size=known.image_size, **known.finetune_views)
+            assert len(known.class_names) == known.num_classes
 
 
 @pytest.mark.parametrize(

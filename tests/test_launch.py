@@ -35,14 +35,14 @@ def refused(result, *words):
         assert word in lines[0]
 
 
-@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export"])
+@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export", "prepare_data"])
 def test_help_answers_within_two_seconds(module):
     launch(module, "--help")  # once to compile Python's own files
     begun = time.monotonic()
     result = launch(module, "--help")
     assert time.monotonic() - begun < 2.0
     assert result.returncode == 0
-    assert ("--out" if module == "export" else "--workdir") in result.stdout
+    assert {"export": "--out", "prepare_data": "--data_dir"}.get(module, "--workdir") in result.stdout
     assert "Command: python -m experiments." in result.stdout
 
 
@@ -55,6 +55,15 @@ def test_help_answers_within_two_seconds(module):
         (["--stem=vgg"], ["unknown stem 'vgg'", "paper32"]),
         (["--dataset=mnist"], ["'mnist'", "--dataset", "digits, fashion_mnist"]),
         (["--dataset=random_images"], ["random_images", "no labels"]),
+        (["--dataset=stl10:fold10"], ["stl10", "'fold10'", "--dataset", "fold0, fold1"]),
+        (["--dataset=digits:fold0"], ["digits", "no variant 'fold0'", "--dataset"]),
+        (["--dataset=folder:/no/such/place"], ["/no/such/place"]),
+        (["--labels=labels.csv"], ["--labels", "--dataset=folder:PATH", "digits"]),
+        (["--pretrain_split=unlabelled"], ["--pretrain_split=unlabelled", "digits has train"]),
+        (["--pretrain_dataset=cats"], ["'cats'", "known are digits"]),
+        (["--feed=disk"], ["--feed", "auto", "resident", "streamed"]),
+        (["--max_bad_images=2"], ["--max_bad_images", "0..1"]),
+        (["--threshold=1"], ["--threshold", "between 0 and 1"]),
         (["--recipe=soup"], ["--recipe=soup", "paper, code, reference"]),
         (["--preset=huge"], ["--preset=huge", "smoke, small, paper"]),
         (["--evals=guess"], ["--evals", "'guess'", "knn, linear, finetune"]),

@@ -31,13 +31,14 @@ class ImageSplit:
 
     Attributes:
         images: RGB, 0..255; a memory map when it comes from the cache.
-        labels: class numbers; -1 where an image has none.
+        labels: class numbers [n], -1 where an image has none; or binary attributes [n, attributes], -1 where
+            unknown.
         sample_ids: unique over all splits of a data set, and the same in every run: they seed augmentation.
         fingerprint: 16 hex digits that change with any image or label.
     """
 
     images: UInt8[np.ndarray, "n height width 3"]
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, "n *attributes"]
     sample_ids: Int32[np.ndarray, " n"]
     fingerprint: str
 
@@ -50,11 +51,22 @@ class ImageSplit:
         return ImageSplit(np.asarray(images), labels, self.sample_ids[indices], fingerprint(images, labels))
 
 
-def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.ndarray, " n"]) -> str:
+def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.ndarray, "n *attributes"]) -> str:
     """16 hex digits of the sha256 over all images, then all labels as little-endian 32-bit numbers."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.astype("<i4").tobytes())
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def count_shared(some: ImageSplit, others: ImageSplit) -> int:
+    """How many of `some` images are, pixel for pixel, among the others; 0 where the two differ in size."""
+    if some.images.shape[1:] != others.images.shape[1:]:
+        return 0
+    wanted = [hashlib.blake2b(image.data, digest_size=16).digest() for image in map(np.ascontiguousarray, some.images)]
+    found = set(wanted) & {
+        hashlib.blake2b(image.data, digest_size=16).digest() for image in map(np.ascontiguousarray, others.images)
+    }
+    return sum(digest in found for digest in wanted)
 
 
 @contextlib.contextmanager
@@ -81,7 +93,7 @@ def open_split(folder: Path) -> ImageSplit | None:
             images.dtype == np.uint8
             and labels.dtype == sample_ids.dtype == np.int32
             and list(images.shape) == description["shape"]
-            and labels.shape == sample_ids.shape == images.shape[:1]
+            and labels.shape[:1] == sample_ids.shape == images.shape[:1]
             and len(description["fingerprint"]) == FINGERPRINT_DIGITS
         )
         return ImageSplit(images, labels, sample_ids, description["fingerprint"]) if whole else None
@@ -92,7 +104,7 @@ def open_split(folder: Path) -> ImageSplit | None:
 
 def write_split(
     folder: Path,
-    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]],
+    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, "batch *attributes"]]],
     sample_ids: Int32[np.ndarray, " n"],
 ) -> None:
     """Writes a split batch by batch and moves it to `folder`, replacing what is there.
@@ -121,7 +133,7 @@ def write_split(
 
 def _write_files(
     folder: Path,
-    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]],
+    batches: Iterable[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, "batch *attributes"]]],
     sample_ids: Int32[np.ndarray, " n"],
 ) -> None:
     digest = hashlib.sha256()

@@ -1,19 +1,22 @@
 """The data sets of the study: what each is, and its splits as uint8 arrays.
 
-A further data set is one builder and one line in `DATASETS`. Nothing here imports jax or TFDS before data is
-asked for, so that launchers know the names at once.
+A further data set is one builder and one line in `DATASETS`; a folder of images needs neither. Nothing here imports
+jax or TFDS before data is asked for, so that launchers know the names at once.
 """
 
 import contextlib
+import dataclasses
 import errno
 import importlib
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from absl import logging
@@ -21,11 +24,17 @@ from jaxtyping import Int, Int32, UInt8
 
 from simsiam_jax.config import InputError, NoiseConfig, require
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
+from simsiam_jax.data.decode import BadImage, decode_image
+from simsiam_jax.data.folders import Listing, list_folder
 from simsiam_jax.data.subsets import stratified_split
 
 HELD_OUT_SEED = 0
 DECODE_BATCH = 512
 UNLABELLED = -1
+FOLDER = "folder:"
+DEFAULT_FOLDER_IMAGE_SIZE = 96
+# Images of many sizes are kept a little larger than the views, as the usual 256 pixels are for 224.
+MARGIN = 8 / 7
 
 
 @dataclass(frozen=True)
@@ -33,33 +42,66 @@ class DatasetInfo:
     """What is known of a data set before it is there.
 
     Attributes:
-        name: as on the command line and in TFDS.
+        name: as on the command line.
         builder: `module.Class` under `simsiam_jax.data.builders`.
-        num_classes: 0 if it has no labels.
-        class_names: in the order of the labels.
-        native_size: side in pixels.
+        num_classes: classes, or binary attributes; 0 if it has no labels.
+        class_names: of the classes or attributes, in the order of the labels.
+        native_size: shorter side in pixels; None where images have many sizes.
         image_size: side of the views in pixels, unless --image_size says otherwise.
+        label_kind: one class for each image, binary attributes, or none.
+        label_features: where TFDS's examples have them, `/` between nested names.
         splits: of ours, that `load_split` takes.
+        pretrain_splits: what is pretrained on, by recipe; `train` where a recipe is not named.
         validation_fraction: held out of TFDS's `train`, by class, where TFDS has no split `validation`.
+        fold: the predefined fold that is `train`, the rest of TFDS's `train` being `validation`.
+        keeps_size: whether images are cached at their own size.
         views: fields of `ViewSpec` that differ from SimSiam's when pretraining on this data.
         finetune_views: fields of `ViewSpec` that differ from the recipe's when fine-tuning on it.
+        variants: by name, the fields that differ in `NAME:VARIANT`.
+        listing: of the files of a folder.
     """
 
     name: str
     builder: str
     num_classes: int
     class_names: tuple[str, ...]
-    native_size: int
+    native_size: int | None
     image_size: int
+    label_kind: Literal["classes", "attributes", "none"] = "classes"
+    label_features: tuple[str, ...] = ("label",)
     splits: tuple[str, ...] = ("train", "validation", "test")
+    pretrain_splits: Mapping[str, str] = field(default_factory=dict)
     validation_fraction: float | None = None
+    fold: int | None = None
+    keeps_size: bool = True
     views: Mapping[str, Any] = field(default_factory=dict)
     finetune_views: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    listing: Listing | None = None
+
+    @property
+    def title(self) -> str:
+        """For people: a folder is called by its own name."""
+        return dataset_title(self.name)
+
+    def stored_size(self, image_size: int) -> int | None:
+        """Side in pixels at which images are cached for views of `image_size`; None: their own."""
+        return None if self.keeps_size else round(image_size * MARGIN)
 
 
 FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STL_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+CELEBA_ATTRIBUTES = (
+    *("5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips"),
+    *("Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin"),
+    *("Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open"),
+    *("Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline"),
+    *("Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat"),
+    *("Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young"),
 )
 # Grey images are their own greyscale and have neither saturation nor hue: drawing these would only take time.
 GREY_VIEWS = {"saturation": 0.0, "hue": 0.0, "greyscale_probability": 0.0}
@@ -90,35 +132,141 @@ DATASETS: dict[str, DatasetInfo] = {
             views=GREY_VIEWS,
         ),
         DatasetInfo(
+            name="cifar10",
+            builder="cifar10.Cifar10",
+            num_classes=10,
+            class_names=CIFAR_CLASSES,
+            native_size=32,
+            image_size=32,
+            validation_fraction=0.2,
+        ),
+        DatasetInfo(
+            name="stl10",
+            builder="stl10.Stl10",
+            num_classes=10,
+            class_names=STL_CLASSES,
+            native_size=96,
+            image_size=96,
+            splits=("train", "validation", "test", "unlabelled", "train+unlabelled"),
+            # The paper's text speaks of the unlabelled images, its code takes both (paper.md section 9).
+            pretrain_splits={"paper": "unlabelled", "code": "train+unlabelled", "reference": "train+unlabelled"},
+            validation_fraction=0.2,
+            variants={f"fold{fold}": {"fold": fold} for fold in range(10)},
+        ),
+        DatasetInfo(
+            name="celeb_a",
+            builder="celeb_a.CelebA",
+            num_classes=40,
+            class_names=CELEBA_ATTRIBUTES,
+            native_size=178,
+            image_size=224,
+            label_kind="attributes",
+            label_features=tuple(f"attributes/{name}" for name in CELEBA_ATTRIBUTES),
+        ),
+        DatasetInfo(
+            name="solar_cells",
+            builder="solar_cells.SolarCells",
+            num_classes=2,
+            class_names=("functional", "defective"),
+            native_size=300,
+            image_size=96,
+            keeps_size=False,
+            views=GREY_VIEWS,
+            variants={
+                "type": {"class_names": ("mono", "poly"), "label_features": ("type",)},
+                "attributes": {
+                    "class_names": ("defective", "poly"),
+                    "label_kind": "attributes",
+                    "label_features": ("label", "type"),
+                },
+            },
+        ),
+        DatasetInfo(
             name="random_images",
             builder="random_images.RandomImages",
             num_classes=0,
             class_names=(),
             native_size=32,
             image_size=32,
+            label_kind="none",
+            label_features=(),
             splits=("train",),
         ),
     )
 }
 
 
-def dataset_info(name: str) -> DatasetInfo:
-    """The registry's entry.
+def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
+    """The registry's entry, or what a folder of images turns out to hold.
+
+    Args:
+        name: `NAME`, `NAME:VARIANT` or `folder:PATH`.
+        labels: for a folder: a CSV file, or `none` to ignore what its subfolders say.
 
     Raises:
-        InputError: if there is none, listing the known names.
+        InputError: if there is no such data set, listing the known names; for what is wrong with a folder.
     """
-    require(name in DATASETS, f"unknown data set {name!r} (--dataset): known are {', '.join(DATASETS)}")
-    return DATASETS[name]
+    if name.startswith(FOLDER):
+        return _folder_info(Path(name.removeprefix(FOLDER)), labels)
+    require(labels is None, f"--labels={labels} goes with --dataset=folder:PATH; {name} has labels of its own")
+    base, _, variant = name.partition(":")
+    require(
+        base in DATASETS,
+        f"unknown data set {name!r} (--dataset): known are {', '.join(DATASETS)} and folder:PATH",
+    )
+    info = DATASETS[base]
+    if not variant:
+        return info
+    require(
+        variant in info.variants,
+        f"{base} has no variant {variant!r} (--dataset={name})"
+        + (f": it has {', '.join(info.variants)}" if info.variants else ""),
+    )
+    return dataclasses.replace(info, name=name, **info.variants[variant])
+
+
+def pretraining_source(name: str) -> DatasetInfo:
+    """A data set to pretrain on, apart from the one that is evaluated on: a folder's labels do not matter.
+
+    Raises:
+        InputError: as `dataset_info`.
+    """
+    return dataset_info(name, "none" if name.startswith(FOLDER) else None)
+
+
+def dataset_title(name: str) -> str:
+    """What people call a data set, or weights and a data set (`imagenet+folder:/a/b`): a folder by its own name."""
+    before, folder, path = name.partition(FOLDER)
+    return f"{before}{Path(path).name}" if folder else name
+
+
+def _folder_info(path: Path, labels: str | None) -> DatasetInfo:
+    listing = list_folder(path.expanduser().absolute(), labels)
+    both = "unlabelled" in listing.splits
+    return DatasetInfo(
+        name=f"{FOLDER}{listing.root}",
+        builder="image_folder.ImageFolder",
+        num_classes=len(listing.class_names),
+        class_names=listing.class_names,
+        native_size=None,
+        image_size=DEFAULT_FOLDER_IMAGE_SIZE,
+        label_kind=listing.label_kind,
+        label_features={"classes": ("label",), "attributes": ("attributes",), "none": ()}[listing.label_kind],
+        splits=(*listing.splits, *(["train+unlabelled"] if both else [])),
+        pretrain_splits=dict.fromkeys(("paper", "code", "reference"), "train+unlabelled") if both else {},
+        keeps_size=False,
+        listing=listing,
+    )
 
 
 def load_split(
-    name: str,
+    dataset: str | DatasetInfo,
     split: str,
     *,
     data_dir: str | Path,
     manual_dir: str | Path | None = None,
     size: int | None = None,
+    max_bad_images: float = 0.01,
     noise: NoiseConfig | None = None,
     seed: int = 0,
 ) -> ImageSplit:
@@ -128,11 +276,12 @@ def load_split(
     class, are held out with a fixed seed (paper.md section 9); `train` is then the rest.
 
     Args:
-        name: a key of `DATASETS`.
+        dataset: from `dataset_info`, or its name.
         split: one of its splits.
         data_dir: folder of the prepared data and the cache; made if missing.
         manual_dir: folder with files that the user fetched, for data sets that take them.
-        size: side in pixels to resize to, as `decode_image` does; None: native size.
+        size: side in pixels to resize to, as `decode_image` does; None: native size, if there is one.
+        max_bad_images: of a folder: the share of files, 0..1, that may be unreadable and are then skipped.
         noise: for `random_images`: which, how many, and how large (its size, else `size`, else 32 pixels).
         seed: for `random_images`: of the noise. Other data sets do not depend on it.
 
@@ -143,28 +292,33 @@ def load_split(
         InputError: for an unknown name or split, data that is neither there nor reachable, damaged source
             files, or a folder that cannot be written.
     """
-    info = dataset_info(name)
+    info = dataset_info(dataset) if isinstance(dataset, str) else dataset
     require(
         split in info.splits,
-        f"{name} has no split {split!r}: it has {', '.join(repr(s) for s in info.splits)}",
+        f"{info.title} has no split {split!r}: it has {', '.join(repr(s) for s in info.splits)}",
     )
     require(size is None or size >= 1, f"--image_size must be at least 1 pixel, not {size}")
+    if size is None and info.native_size is None:
+        size = info.stored_size(info.image_size)
     if manual_dir is not None:
         manual_dir = Path(manual_dir).expanduser().resolve()
         require(manual_dir.is_dir(), f"--manual_dir={manual_dir} is no folder; create it or leave the flag out")
     root = Path(data_dir).expanduser().resolve()
     with _quiet():
-        builder = _make_builder(info, root, noise or NoiseConfig(), size, seed)
-        parts = [part for part in (name, builder.builder_config_name, str(builder.version)) if part]
+        builder = _make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
+        variant = "" if info.listing else info.name.partition(":")[2]
+        parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
         folder = root.joinpath("decoded", *parts, f"{split}-{size or 'native'}")
         # Looked at before locking, so that a finished data folder may be read-only.
         if (cached := open_split(folder)) is None:
-            with _writing(root), locked(root / f".{name}.lock"):
+            with _writing(root), locked(root / f".{builder.name}.lock"):
                 if (cached := open_split(folder)) is None:
                     if folder.exists():
                         logging.warning("Rebuilding the damaged or outdated cache %s", folder)
                     _prepare(builder, manual_dir)
-                    write_split(folder, *_decode(builder, info, split, size))
+                    if info.listing is not None:
+                        _check_skipped(builder)
+                    write_split(folder, *_decode(builder, info, split, size, manual_dir))
                     cached = open_split(folder)
     if cached is None:
         raise RuntimeError(f"the cache {folder} cannot be read just after it was written")
@@ -204,7 +358,9 @@ def _writing(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _make_builder(info: DatasetInfo, root: Path, noise: NoiseConfig, size: int | None, seed: int) -> Any:
+def _make_builder(
+    info: DatasetInfo, root: Path, noise: NoiseConfig, size: int | None, seed: int, max_bad_images: float
+) -> Any:
     module_name, class_name = info.builder.split(".")
     module = importlib.import_module(f"simsiam_jax.data.builders.{module_name}")
     arguments: dict[str, Any] = {"data_dir": root}
@@ -213,8 +369,10 @@ def _make_builder(info: DatasetInfo, root: Path, noise: NoiseConfig, size: int |
         arguments["config"] = module.NoiseImages(
             distribution=noise.distribution, count=noise.count, size=pixels, seed=seed
         )
+    if info.listing is not None:
+        arguments["config"] = module.FolderConfig(listing=info.listing, size=size, max_bad_images=max_bad_images)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # Each new configuration of noise is worth a warning to TFDS.
+    logging.set_verbosity(logging.ERROR)  # A new configuration of noise or of a folder is worth a warning to TFDS.
     try:
         return getattr(module, class_name)(**arguments)
     finally:
@@ -225,14 +383,17 @@ def _prepare(builder: Any, manual_dir: Path | None) -> None:
     """Writes the TFDS data unless it is there; the caller holds the lock."""
     import tensorflow_datasets as tfds
 
+    from simsiam_jax.data.builders.preparation import flat_memory
+
     if not builder.data_path.exists():
         for leftover in Path(builder.data_path).parent.glob(f"incomplete.*_{builder.version}"):
             shutil.rmtree(leftover)
         logging.info("Preparing %s in %s", builder.name, builder.data_dir)
-        builder.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False),
-        )
+        with flat_memory():
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False),
+            )
     formats = {str(file_format.value) for file_format in builder.info.available_file_formats()}
     require(
         "array_record" in formats,
@@ -241,28 +402,68 @@ def _prepare(builder: Any, manual_dir: Path | None) -> None:
     )
 
 
-def _decode(
-    builder: Any, info: DatasetInfo, split: str, size: int | None
-) -> tuple[
-    Iterator[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]],
-    Int32[np.ndarray, " n"],
-]:
-    """The batches and sample ids of one of our splits, as `write_split` takes them."""
-    import tensorflow_datasets as tfds
+def _check_skipped(builder: Any) -> None:
+    """Refuses a folder that was prepared when more unreadable files were allowed."""
+    from simsiam_jax.data.builders import image_folder
 
-    held_out = info.validation_fraction is not None and split in ("train", "validation")
-    tfds_split = "train" if held_out else split
-    source = builder.as_data_source(split=tfds_split, decoders={"image": tfds.decode.SkipDecoding()})
-    labels = _read_labels(source, builder)
-    indices = np.arange(len(labels))
-    if held_out:
-        assert info.validation_fraction is not None
-        rest, validation = stratified_split(labels, info.validation_fraction, HELD_OUT_SEED)
-        indices = rest if split == "train" else validation
+    image_folder.require_few_skipped(builder.builder_config, image_folder.skipped_images(Path(builder.data_dir)))
+
+
+Batches = Iterator[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, "batch *attributes"]]]
+
+
+def _decode(
+    builder: Any, info: DatasetInfo, split: str, size: int | None, manual_dir: Path | None
+) -> tuple[Batches, Int32[np.ndarray, " n"]]:
+    """The batches and sample ids of one of our splits, as `write_split` takes them."""
     # Not TFDS's order of splits, which changes when its description is written and read back.
     names = [name for name in info.splits if name in builder.info.splits]
-    before = sum(builder.info.splits[name].num_examples for name in names[: names.index(tfds_split)])
-    return _decoded_batches(source, indices, labels, size), (before + indices).astype(np.int32)
+    counts = [builder.info.splits[name].num_examples for name in names]
+    first_id = dict(zip(names, np.cumsum([0, *counts]), strict=False))
+    chosen = [
+        (name, _source(builder, name), positions)
+        for part in split.split("+")
+        for name, positions in [_positions(builder, info, part, manual_dir)]
+    ]
+    ids = np.concatenate([first_id[name] + positions for name, _, positions in chosen]).astype(np.int32)
+    return _decoded_batches([(source, positions) for _, source, positions in chosen], info, split, size), ids
+
+
+def _source(builder: Any, tfds_split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    return builder.as_data_source(split=tfds_split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def _positions(
+    builder: Any, info: DatasetInfo, split: str, manual_dir: Path | None
+) -> tuple[str, Int[np.ndarray, " n"]]:
+    """The split of TFDS that one of ours is made of, and which of its examples."""
+    divided = split in ("train", "validation")
+    if divided and info.fold is not None:
+        inside = _in_fold(builder, info.fold, manual_dir)
+        return "train", np.flatnonzero(inside if split == "train" else ~inside)
+    if divided and info.validation_fraction is not None:
+        source = _source(builder, "train")
+        labels = np.concatenate([_labels(_read(source, batch), info) for batch in _batches(np.arange(len(source)))])
+        rest, validation = stratified_split(labels, info.validation_fraction, HELD_OUT_SEED)
+        return "train", rest if split == "train" else validation
+    return split, np.arange(builder.info.splits[split].num_examples)
+
+
+def _in_fold(builder: Any, fold: int, manual_dir: Path | None) -> np.ndarray:
+    """Which images of STL-10's train split belong to a predefined fold."""
+    from simsiam_jax.data.builders import stl10
+
+    members = set(stl10.fold_hashes(Path(builder.data_dir), manual_dir)[fold])
+    source = _source(builder, "train")
+    return np.array(
+        [
+            stl10.image_hash(decode_image(example["image"], None)) in members
+            for batch in _batches(np.arange(len(source)))
+            for example in _read(source, batch)
+        ]
+    )
 
 
 def _batches(indices: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " batch"]]:
@@ -274,48 +475,50 @@ def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str,
     try:
         return source.__getitems__(indices.tolist())
     except (RuntimeError, FileNotFoundError) as error:  # What array_record raises for damaged and missing files.
-        folder = source.dataset_info.data_dir
-        raise InputError(f"the data in {folder} is damaged; remove that folder and run again") from error
+        raise _damaged(source) from error
 
 
-def _read_labels(source: Any, builder: Any) -> Int32[np.ndarray, " n"]:
-    """All labels of a TFDS split, its images left undecoded."""
-    if "label" not in builder.info.features:
-        return np.full(len(source), UNLABELLED, np.int32)
-    return np.array(
-        [example["label"] for batch in _batches(np.arange(len(source))) for example in _read(source, batch)],
-        np.int32,
-    )
+def _damaged(source: Any, detail: str = "") -> InputError:
+    folder = source.dataset_info.data_dir
+    return InputError(f"the data in {folder} is damaged{detail and f' ({detail})'}; remove that folder and run again")
+
+
+def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.ndarray, "batch *attributes"]:
+    """Of examples as TFDS has them: classes [batch], attributes [batch, attributes], or -1 [batch]."""
+    if info.label_kind == "none":
+        return np.full(len(examples), UNLABELLED, np.int32)
+
+    def values(example: dict[str, Any]) -> list[np.ndarray]:
+        found = []
+        for path in info.label_features:
+            value: Any = example
+            for name in path.split("/"):
+                value = value[name]
+            found.append(np.ravel(value))
+        return found
+
+    labels = np.array([np.concatenate(values(example)) for example in examples]).astype(np.int32)
+    return labels if info.label_kind == "attributes" else labels[:, 0]
 
 
 def _decoded_batches(
-    source: Any, indices: Int[np.ndarray, " n"], labels: Int32[np.ndarray, " all"], size: int | None
-) -> Iterator[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, " batch"]]]:
-    for batch in _batches(indices):
-        images = [decode_image(example["image"], size) for example in _read(source, batch)]
-        yield np.stack(images), labels[batch]
+    parts: Sequence[tuple[Any, Int[np.ndarray, " n"]]], info: DatasetInfo, split: str, size: int | None
+) -> Batches:
+    from tqdm import tqdm
 
-
-def decode_image(encoded: bytes, size: int | None) -> UInt8[np.ndarray, "height width 3"]:
-    """An encoded image as RGB 0..255, greyscale repeated to three channels.
-
-    Args:
-        encoded: a PNG or JPEG file.
-        size: side in pixels: the largest central square is resized to it, bilinearly with antialiasing;
-            None: the image as it is.
-
-    Returns:
-        The pixels.
-    """
-    # Imported here like TFDS: a launcher's --help has no use for it.
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        rgb = image.convert("RGB")
-    if size is not None and rgb.size != (size, size):
-        side = min(rgb.size)
-        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-        # Cropped before, not by resize's `box`: its filter would reach over the edge.
-        square = rgb.crop((left, top, left + side, top + side))
-        rgb = square.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+    total = sum(len(positions) for _, positions in parts)
+    title = f"{info.title} {split}"
+    # disable=None: no bar where no one sees it.
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar,
+    ):
+        for source, positions in parts:
+            for batch in _batches(positions):
+                examples = _read(source, batch)
+                try:
+                    images = list(pool.map(lambda example: decode_image(example["image"], size), examples))
+                except BadImage as fault:
+                    raise _damaged(source, str(fault)) from None
+                yield np.stack(images), _labels(examples, info)
+                bar.update(len(batch))
