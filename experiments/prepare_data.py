@@ -1,0 +1,42 @@
+"""Prepares a data set: downloads or finds its archives, checks them, and decodes them into the cache of --data_dir.
+
+Command: python -m experiments.prepare_data --dataset=cifar10
+         python -m experiments.prepare_data --dataset=celeb_a --manual_dir=FOLDER    (archives fetched by hand)
+         python -m experiments.prepare_data --dataset=folder:PATH --labels=FILE.csv
+Every launcher prepares what it needs by itself; this one does nothing else. Run again, it goes on with the split that
+it was stopped in, and repeats none that is finished.
+"""
+
+import time
+
+from absl import flags
+
+from simsiam_jax import launch
+from simsiam_jax.data.datasets import dataset_info, load_split
+
+
+def main() -> None:
+    values = flags.FLAGS
+    info = dataset_info(values.dataset, launch.labels_flag())
+    image_size = values.image_size or info.image_size
+    if info.label_kind != "none":
+        print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
+    # Of train and unlabelled images together there would be a second copy: made where a run asks for it.
+    for split in (name for name in info.splits if "+" not in name):
+        begun = time.monotonic()
+        images = load_split(
+            info,
+            split,
+            data_dir=values.data_dir,
+            manual_dir=values.manual_dir,
+            size=values.cached_size or info.stored_size(image_size),
+            **launch.given(["max_bad_images"]),
+        ).images
+        count, height, width, _ = images.shape
+        seconds = time.monotonic() - begun
+        print(f"{split:12} {count:9,} images of {height}×{width}, {images.nbytes / 1e6:,.0f} MB, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    launch.define_data_flags(dataset="cifar10")
+    launch.run(main)
