@@ -1,0 +1,77 @@
+"""How fast data gets ready and reaches the device: preparing, streaming from the cache, and what a step waits for it.
+
+Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, which PNG cannot compress; streamed are
+random images of 96×96, without training and with SimSiam steps of ResNet-18.
+
+Command: python -m experiments.data_speed --workdir=experiments/results/data_speed      (about 2 minutes on two cores)
+Result: WORKDIR/speed.json.
+"""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+from absl import flags
+
+from simsiam_jax import launch
+from simsiam_jax.config import NoiseConfig, recipe_config
+from simsiam_jax.data.datasets import load_split
+
+PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        begun = time.monotonic()
+        load_split("random_images", "train", data_dir=scratch, noise=NoiseConfig(count=PREPARED, size=32))
+        preparing = PREPARED / (time.monotonic() - begun)
+        split = load_split("random_images", "train", data_dir=scratch, noise=NoiseConfig(count=STREAMED, size=96))
+        alone, training, idle = time_feed(split)
+
+    from simsiam_jax.report.results import environment
+    from simsiam_jax.study import device_name, write_json
+
+    measured = (preparing, alone, training, idle)
+    speed = dict(zip(("prepared_per_second", "streamed_per_second", "pairs_per_second", "idle"), measured, strict=True))
+    print(*(f"{name:20} {value:,.4g}" for name, value in speed.items()), sep="\n")
+    path = Path(flags.FLAGS.workdir).expanduser().absolute() / "speed.json"
+    write_json(path, {**speed, **environment(device_name())})
+    print(f"result  {path}")
+
+
+def time_feed(split) -> tuple[float, float, float]:
+    """Images a second streamed without training, pairs a second trained on, and the share of that spent waiting."""
+    import jax
+
+    from simsiam_jax.study import Programs
+    from simsiam_jax.train.devices import on_every_device, streamed
+    from simsiam_jax.train.loop import make_plan
+    from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+
+    config = recipe_config("paper", dataset="stl10", image_size=96)
+    programs = Programs(dataclasses.replace(config, backbone=launch.fitted(config.backbone)))
+    step = bind(pretrain_step, model=programs.simsiam, optimizer=programs.pretrain_optimizer, spec=config.views)
+    compiled = compile_step(bind(step, constant_predictor=True))
+    plan = make_plan(len(split), optimizer=config.pretrain.optimizer, micro_batch_size=BATCH, epochs=1, seed=0)
+    rows, hypers = plan.epoch(0)
+    begun = time.monotonic()
+    for batch in streamed(split, rows):
+        jax.block_until_ready(batch)
+    alone = rows.size / (time.monotonic() - begun)
+    state, waited, batches = programs.pretrain_state(0), 0.0, streamed(split, rows[: STEPS + 1])
+    for number in range(STEPS + 1):
+        if number == 1:  # The first step's time is the compiler's.
+            begun, waited = time.monotonic(), 0.0
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        state, metrics = compiled(on_every_device(state), batch, Hyper(*(values[number] for values in hypers)))
+        jax.block_until_ready(metrics)
+    seconds = time.monotonic() - begun
+    return alone, STEPS * BATCH / seconds, waited / seconds
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", "runs/data_speed", "Folder for speed.json.")
+    launch.run(main)
