@@ -9,11 +9,11 @@ import dataclasses
 import errno
 import importlib
 import io
+import math
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,13 @@ from jaxtyping import Int, Int32, UInt8
 from simsiam_jax.config import InputError, NoiseConfig, require
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
 from simsiam_jax.data.decode import BadImage, decode_image
+from simsiam_jax.data.feed import read_ahead
 from simsiam_jax.data.folders import Listing, list_folder
 from simsiam_jax.data.subsets import stratified_split
 
 HELD_OUT_SEED = 0
-DECODE_BATCH = 512
+READ_BATCH = 512
+SMALL = 64
 UNLABELLED = -1
 FOLDER = "folder:"
 DEFAULT_FOLDER_IMAGE_SIZE = 96
@@ -466,9 +468,9 @@ def _in_fold(builder: Any, fold: int, manual_dir: Path | None) -> np.ndarray:
     )
 
 
-def _batches(indices: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " batch"]]:
-    for start in range(0, len(indices), DECODE_BATCH):
-        yield indices[start : start + DECODE_BATCH]
+def _batches(indices: Int[np.ndarray, " n"], size: int = READ_BATCH) -> Iterator[Int[np.ndarray, " batch"]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
 def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str, Any]]:
@@ -506,19 +508,20 @@ def _decoded_batches(
 ) -> Batches:
     from tqdm import tqdm
 
+    def make(job: tuple[Any, Int[np.ndarray, " batch"]]) -> tuple[Any, Any]:
+        source, rows = job
+        examples = _read(source, rows)
+        try:
+            return np.stack([decode_image(example["image"], size) for example in examples]), _labels(examples, info)
+        except BadImage as fault:
+            raise _damaged(source, str(fault)) from None
+
+    small = (size or info.native_size or math.inf) <= SMALL
+    jobs = ((source, rows) for source, positions in parts for rows in _batches(positions, 512 if small else 64))
     total = sum(len(positions) for _, positions in parts)
-    title = f"{info.title} {split}"
     # disable=None: no bar where no one sees it.
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar,
-    ):
-        for source, positions in parts:
-            for batch in _batches(positions):
-                examples = _read(source, batch)
-                try:
-                    images = list(pool.map(lambda example: decode_image(example["image"], size), examples))
-                except BadImage as fault:
-                    raise _damaged(source, str(fault)) from None
-                yield np.stack(images), _labels(examples, info)
-                bar.update(len(batch))
+    with tqdm(desc=f"{info.title} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
+        # Threads that decode tiny images wait for each other longer than they work.
+        for images, labels in read_ahead(make, jobs, ahead=1 if small else os.cpu_count() or 1):
+            yield images, labels
+            bar.update(len(images))
