@@ -4,7 +4,6 @@ Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, 
 random images of 96×96, without training and with SimSiam steps of ResNet-18.
 
 Command: python -m experiments.data_speed --workdir=experiments/results/data_speed      (about 2 minutes on two cores)
-Result: WORKDIR/speed.json.
 """
 
 import dataclasses
@@ -24,8 +23,7 @@ PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        noise = NoiseConfig(count=PREPARED, size=32)
-        seconds = []
+        noise, seconds = NoiseConfig(count=PREPARED, size=32), []
         for _ in range(2):  # the second time TFDS's records are there, and only the cache is made
             shutil.rmtree(Path(scratch, "decoded"), ignore_errors=True)
             begun = time.monotonic()

@@ -30,11 +30,12 @@ from tensorflow_datasets.core.features import image_feature
 from tensorflow_datasets.image_classification import cifar
 
 from simsiam_jax.config import InputError
-from simsiam_jax.data import load_split
+from simsiam_jax.data import dataset_info, load_split
 from simsiam_jax.data.builders import celeb_a, cifar10, solar_cells, stl10
 from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.builders.preparation import DiskShuffler, flat_memory
+from simsiam_jax.data.decode import decode_image
 
 REPOSITORY = Path(__file__).parents[1]
 OFFICIAL = {"cifar10": cifar10.ARCHIVES, "stl10": stl10.ARCHIVES, "celeb_a": celeb_a.ARCHIVES}
@@ -796,3 +797,69 @@ def test_the_real_solar_cells_number_what_their_authors_say():
         share = np.mean([listed[index].label == "defective" for index in part])
         assert abs(share - 821 / 2624) < 0.002
     assert solar_cells.read_image(listed[0].path).startswith(b"\x89PNG")
+
+
+def ours(dataset, tmp_path, folder):
+    """All our splits of a data set by name, through the registry and the cache."""
+    info = dataset_info(dataset)
+    return {split: load_split(dataset, split, data_dir=tmp_path / "data", manual_dir=folder) for split in info.splits}
+
+
+def test_cifar10s_train_is_divided_into_80_and_20_percent_by_class(publish, tmp_path):
+    folder = publish("cifar10", official_files("cifar10"))
+    splits = ours("cifar10", tmp_path, folder)
+    # 100 and 20 images of 10 classes.
+    assert {name: np.bincount(split.labels).tolist() for name, split in splits.items()} == {
+        "train": [8] * 10,
+        "validation": [2] * 10,
+        "test": [2] * 10,
+    }
+    assert sorted(np.concatenate([split.sample_ids for split in splits.values()]).tolist()) == list(range(120))
+
+
+def test_stl10_holds_validation_out_of_train_and_offers_unlabelled_images_with_and_without_train(publish, tmp_path):
+    members, content, _ = stl_members()
+    folder = publish("stl10", {"stl10_binary.tar.gz": targz(members)})
+    splits = ours("stl10", tmp_path, folder)
+    sizes = {"train": 16, "validation": 4, "test": 10, "unlabelled": 5, "train+unlabelled": 21}
+    assert {name: len(split) for name, split in splits.items()} == sizes
+    both = splits["train+unlabelled"]
+    assert both.labels.tolist() == [*splits["train"].labels.tolist(), *[-1] * 5]
+    np.testing.assert_array_equal(both.images[16:], splits["unlabelled"].images)
+    np.testing.assert_array_equal(both.sample_ids[:16], splits["train"].sample_ids)
+    apart = [splits[name].sample_ids for name in ("train", "validation", "test", "unlabelled")]
+    assert sorted(np.concatenate(apart).tolist()) == list(range(35))
+    assert {image.tobytes() for image in splits["test"].images} == {image.tobytes() for image in content["test"][0]}
+    # The paper's text pretrains on the unlabelled images alone, its code and SimSiam's custom on both.
+    assert dict(dataset_info("stl10").pretrain_splits)["paper"] == "unlabelled"
+
+
+def test_a_predefined_fold_of_stl10_is_train_and_the_rest_validation(publish, tmp_path):
+    members, content, folds = stl_members()
+    folder = publish("stl10", {"stl10_binary.tar.gz": targz(members)})
+    splits = ours("stl10:fold3", tmp_path, folder)
+    inside = {content["train"][0][index].tobytes() for index in folds[3]}
+    outside = {image.tobytes() for image in content["train"][0]} - inside
+    assert {image.tobytes() for image in splits["train"].images} == inside
+    assert {image.tobytes() for image in splits["validation"].images} == outside
+    assert (len(splits["train"]), len(splits["train+unlabelled"])) == (4, 9)
+
+
+def test_celeb_a_has_its_40_attributes_in_the_order_of_the_registry(publish, tmp_path):
+    _, images, content = celeb_files()
+    folder = publish("celeb_a", official_files("celeb_a"))
+    assert dataset_info("celeb_a").class_names == tuple(ATTRIBUTE_NAMES.split())
+    for number, (name, split) in enumerate(ours("celeb_a", tmp_path, folder).items()):
+        expected = {
+            decode_image(images[file], None).tobytes(): [int(value > 0) for value in attributes]
+            for file, (part, attributes) in content.items()
+            if part == number
+        }
+        assert split.images.shape[1:] == (218, 178, 3)
+        found = {image.tobytes(): row.tolist() for image, row in zip(split.images, split.labels, strict=True)}
+        assert found == expected, name
+
+
+def test_class_names_of_the_registry_are_those_of_the_archives():
+    assert list(dataset_info("cifar10").class_names) == CIFAR_NAMES
+    assert list(dataset_info("stl10").class_names) == STL_NAMES

@@ -504,7 +504,7 @@ def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.n
 
 
 def _decoded_batches(
-    parts: Sequence[tuple[Any, Int[np.ndarray, " n"]]], info: DatasetInfo, split: str, size: int | None
+    parts: Sequence[tuple[Any, Int[np.ndarray, " _"]]], info: DatasetInfo, split: str, size: int | None
 ) -> Batches:
     from tqdm import tqdm
 
