@@ -1,6 +1,7 @@
 """The feeds: the same batches in the same order from either, read ahead but never by more than was asked for."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -204,3 +205,75 @@ def test_a_split_larger_than_the_memory_allowed_is_streamed(tmp_path):
     # Five chunks of 256 images of 27 KiB, in two copies where the device takes its own.
     assert int(peak) < 200 * 2**20
     assert time.monotonic() - begun < 60
+
+
+_EPOCH_ON_ONE_OF_SEVERAL_HOSTS = """
+import sys
+from types import SimpleNamespace
+import jax, numpy as np
+address, process, processes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if processes > 1:
+    jax.distributed.initialize(address, processes, process)
+from simsiam_jax.config import OptimizerConfig, ViewSpec
+from simsiam_jax.models import SimSiam, create_backbone
+from simsiam_jax.train.devices import AXIS
+from simsiam_jax.train.loop import epoch_runner, make_plan
+from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.state import create_state
+from simsiam_jax.train.steps import bind, pretrain_step
+
+read = []
+
+class Images(np.ndarray):
+    def __getitem__(self, rows):
+        if isinstance(rows, np.ndarray):
+            read.extend(rows.ravel().tolist())
+        return np.asarray(super().__getitem__(rows))
+
+images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8).view(Images)
+ids = np.arange(64, dtype=np.int32)
+split = SimpleNamespace(images=images, labels=ids, sample_ids=ids)
+backbone = create_backbone("resnet18", 16, width=0.0625, stem="cifar", axis_name=AXIS)
+model = SimSiam(backbone, projector_dim=16, predictor_dim=8, axis_name=AXIS)
+settings = OptimizerConfig(name="sgd", learning_rate=0.01)
+optimizer = direction(settings)
+spec = ViewSpec(16, blur_probability=0.0)
+step = bind(pretrain_step, model=model, optimizer=optimizer, spec=spec, constant_predictor=True)
+image = np.zeros((1, 16, 16, 3), np.float32)
+start = create_state(jax.jit(model.init)(jax.random.key(0), image, image), optimizer)
+plan = make_plan(64, optimizer=settings, micro_batch_size=16, epochs=1, seed=0)
+state, metrics = epoch_runner(step, feed="streamed")(start, split, *plan.epoch(0), lambda *_: None)
+leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(jax.device_get(state.params))]
+np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=np.array(sorted(read)))
+"""
+
+
+@pytest.mark.slow
+def test_two_hosts_read_half_the_images_each_and_train_as_one_does(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def start(process, processes):
+        flags = f"--xla_force_host_platform_device_count={4 // processes} --xla_backend_optimization_level=0"
+        out = tmp_path / f"{process}-of-{processes}.npz"
+        command = [sys.executable, "-c", _EPOCH_ON_ONE_OF_SEVERAL_HOSTS]
+        return out, subprocess.Popen(
+            [*command, address, str(process), str(processes), str(out)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": flags},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def finished(*started):
+        assert [process.wait(timeout=240) for _, process in started] == [0] * len(started)
+        return [np.load(out) for out, _ in started]
+
+    (alone,) = finished(start(0, 1))
+    first, second = finished(start(0, 2), start(1, 2))
+    assert len(first["read"]) == len(second["read"]) == 32
+    assert sorted([*first["read"], *second["read"]]) == alone["read"].tolist() == list(range(64))
+    np.testing.assert_array_equal(first["params"], second["params"])
+    # The sums over devices are taken in another order.
+    np.testing.assert_allclose(first["loss"], alone["loss"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(first["params"], alone["params"], rtol=1e-3, atol=1e-5)
