@@ -21,6 +21,7 @@ def main() -> None:
     image_size = values.image_size or info.image_size
     if info.label_kind != "none":
         print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
+    print(f"preparing {info.title} in {values.data_dir}", flush=True)
     # Of train and unlabelled images together there would be a second copy: made where a run asks for it.
     for split in (name for name in info.splits if "+" not in name):
         begun = time.monotonic()
@@ -33,8 +34,8 @@ def main() -> None:
             **launch.given(["max_bad_images"]),
         ).images
         count, height, width, _ = images.shape
-        seconds = time.monotonic() - begun
-        print(f"{split:12} {count:9,} images of {height}×{width}, {images.nbytes / 1e6:,.0f} MB, {seconds:.1f} s")
+        size = f"{height}×{width}, {images.nbytes / 1e6:,.0f} MB"
+        print(f"{split:12} {count:9,} images of {size}, {time.monotonic() - begun:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def refused(result, *words):
         assert word in lines[0]
 
 
-@pytest.mark.parametrize("module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export", "prepare_data"])
+@pytest.mark.parametrize(
+    "module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export", "prepare_data", "own_images"]
+)
 def test_help_answers_within_two_seconds(module):
     launch(module, "--help")  # once to compile Python's own files
     begun = time.monotonic()

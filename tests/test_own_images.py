@@ -162,7 +162,7 @@ def test_prepare_data_says_what_there_is_and_repeats_nothing(places):
     flags = (f"--dataset=folder:{places / 'photos'}", f"--labels={places / 'attributes.csv'}")
     result = run(places, "prepare_data", *flags)
     assert "3 attributes: striped, round, even" in result.stdout
-    counts = {line.split()[0]: int(line.split()[1]) for line in result.stdout.splitlines()[1:]}
+    counts = {line.split()[0]: int(line.split()[1]) for line in result.stdout.splitlines()[2:]}
     assert sum(counts.values()) == 120
     records = {path: path.stat().st_mtime_ns for path in (places / "data").rglob("*.array_record*")}
     run(places, "prepare_data", *flags)

@@ -1,0 +1,31 @@
+"""Does SimSiam pretraining help on images of one's own? No pretraining, random images, the images without labels.
+
+Command: python -m experiments.own_images --dataset=folder:PATH      (class folders; --labels=FILE.csv for other labels)
+         python -m experiments.own_images                            (the example: defects of solar cells)
+Cost: the example about 25 minutes on two CPU cores; it needs `pip install elpv-dataset`.
+"""
+
+from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table
+
+# Few images are seen often, in small batches: on small data the number of updates decides.
+SMALL = {
+    **PRESETS["small"],
+    "projector_dim": 512,
+    "predictor_dim": 128,
+    "epochs": 20,
+    "micro_batch_size": 32,
+    "noise_images": 1000,
+    "knn_every": 5,
+    "labels_per_class": 20,
+    "seeds": 3,
+}
+
+if __name__ == "__main__":
+    run_table(
+        TABLE1_ROWS,
+        experiment="own_images",
+        title="SimSiam on {dataset}",
+        question="Does SimSiam pretraining help on {dataset} when labels are few?",
+        dataset="solar_cells",
+        presets={**PRESETS, "small": SMALL},
+    )
