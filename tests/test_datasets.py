@@ -15,7 +15,8 @@ from simsiam_jax.config import InputError, NoiseConfig, ViewSpec
 from simsiam_jax.data import DATASETS, dataset_info, datasets, load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.png import encode_png
-from simsiam_jax.data.cache import open_split, write_split
+from simsiam_jax.data.cache import count_shared, open_split, write_split
+from simsiam_jax.data.datasets import dataset_title
 
 REPOSITORY = Path(__file__).parents[1]
 needs_debian = pytest.mark.skipif(
@@ -340,3 +341,55 @@ assert "jax" in sys.modules
         PYTHONPATH=f"{tmp_path}:{REPOSITORY}",
     )
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def folder_of(path, names, broken=()):
+    """A folder of grey images of 12×10 pixels, and of files that are none."""
+    for number, name in enumerate(names):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 10), number).save(path / name)
+    for name in broken:
+        (path / name).write_bytes(b"no image")
+    return f"folder:{path}"
+
+
+def test_a_folder_is_a_data_set_of_its_class_folders(tmp_path):
+    name = folder_of(tmp_path / "pets", [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(10)])
+    info = dataset_info(name)
+    assert (info.title, info.label_kind, info.class_names) == ("pets", "classes", ("cat", "dog"))
+    splits = [load_split(name, split, data_dir=tmp_path / "data", size=8) for split in info.splits]
+    # 2 of each class for test, then a fifth of 8, rounded, for validation.
+    assert [len(split) for split in splits] == [12, 4, 4]
+    assert_divides(splits)
+    assert {split.images.shape[1:] for split in splits} == {(8, 8, 3)}
+    # The grey level is the image's number: ten cats, then ten dogs.
+    assert all((split.images[:, 0, 0, 0] >= 10).astype(int).tolist() == split.labels.tolist() for split in splits)
+    # Without a size, a little more than the views have: 96 * 8 / 7.
+    assert load_split(name, "test", data_dir=tmp_path / "data").images.shape[1:] == (110, 110, 3)
+
+
+def test_a_folder_prepared_when_more_broken_files_were_allowed_is_checked_again(tmp_path):
+    names = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(10)]
+    name = folder_of(tmp_path / "pets", names, broken=[f"cat/{number}.jpg" for number in range(3)])
+    arguments = {"data_dir": tmp_path / "data", "size": 8}
+    assert len(load_split(name, "train", max_bad_images=0.2, **arguments)) in range(11, 15)
+    with pytest.raises(InputError, match=r"--max_bad_images=0\.01") as error:
+        load_split(name, "train", **arguments)
+    assert "\n" not in str(error.value)
+    assert "cat/0.jpg" in str(error.value)
+
+
+def test_images_in_both_of_two_splits_are_counted_by_their_pixels(prepared):
+    split = load_split("digits", "train", data_dir=prepared)
+    some, others = split.take(np.arange(10)), split.take(np.arange(7, 60))
+    distinct = {image.tobytes() for image in others.images}
+    assert count_shared(some, others) == sum(image.tobytes() in distinct for image in some.images) >= 3
+    assert count_shared(some, load_split("digits", "train", data_dir=prepared, size=4)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("stl10", "stl10"), ("folder:/a/pets", "pets"), ("imagenet+folder:/a+b/pets", "imagenet+pets")],
+)
+def test_a_folder_is_called_by_its_own_name(name, title):
+    assert dataset_title(name) == title

@@ -89,7 +89,7 @@ def test_pretraining_on_a_folder_of_mixed_formats_leaves_a_checkpoint(places, pr
     experiment = read_experiment(pretrained)
     assert experiment.dataset == f"folder:{places / 'photos'}"
     assert experiment.title == "SimSiam pretraining on photos"
-    # 40 of each class: 8 for test, then a fifth of 32, rounded down, for validation.
+    # 40 of each class: 8 for test, then a fifth of 32, rounded, for validation.
     assert {name: values["images"] for name, values in experiment.data.items()} == {
         "train": 78,
         "unlabelled": 78,

@@ -287,3 +287,26 @@ def test_fine_tuning_keeps_the_best_epoch_and_learns_the_square(model, variables
     _assert_equal(trained.best, seen[2])
     # Chance is 0.5, and four epochs are 20 steps.
     assert trained.history[-1]["top1"] > 0.75
+
+
+def test_devices_with_unequally_many_known_attributes_count_every_label_alike(model, variables, split):
+    # A backbone without batch norm, so that one device and two agree but for the loss; two known labels on one, 12
+    # on the other.
+    classifier = Classifier(create_backbone("vit_s", SIZE, patch_size=8, width=0.125), 3)
+    labels = np.full((8, 3), -1, np.int32)
+    labels[0, :2] = 0, 1
+    labels[4:] = np.arange(12).reshape(4, 3) % 2
+    batch = gather(split, np.arange(8))._replace(labels=labels)
+    optimizer = direction(OptimizerConfig(name="sgd"))
+    start = jax.jit(classifier.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    head = np.random.default_rng(0).normal(0, 1, start["params"]["head"]["kernel"].shape).astype(np.float32)
+    start["params"]["head"]["kernel"] = jnp.asarray(head)  # it starts at zero, where every loss is log 2
+    step = bind(finetune_step, model=classifier, optimizer=optimizer, spec=SPEC)
+    ended = []
+    for devices in (1, 2):
+        compiled = compile_step(step, jax.local_devices()[:devices])
+        ended.append(jax.device_get(compiled(create_state(start, optimizer), shard(batch, devices), _hyper())))
+    (one, one_metrics), (two, two_metrics) = ended
+    np.testing.assert_allclose(two_metrics["loss"], one_metrics["loss"], rtol=1e-5)
+    _assert_close(two.params, one.params, rtol=1e-3, atol=1e-6)
+    assert set(one_metrics) == {"loss"}

@@ -308,6 +308,8 @@ def load_split(
     root = Path(data_dir).expanduser().resolve()
     with _quiet():
         builder = _make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
+        if info.listing is not None and Path(builder.data_dir).exists():
+            _check_skipped(builder)
         variant = "" if info.listing else info.name.partition(":")[2]
         parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
         folder = root.joinpath("decoded", *parts, f"{split}-{size or 'native'}")
@@ -318,8 +320,6 @@ def load_split(
                     if folder.exists():
                         logging.warning("Rebuilding the damaged or outdated cache %s", folder)
                     _prepare(builder, manual_dir)
-                    if info.listing is not None:
-                        _check_skipped(builder)
                     write_split(folder, *_decode(builder, info, split, size, manual_dir))
                     cached = open_split(folder)
     if cached is None:
