@@ -7,6 +7,7 @@ OUT/model.json            the card: what the network is, what it learned from, h
 ```
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from simsiam_jax.config import Config, InputError, ViewSpec, require, to_dict
+from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.layers import portable
@@ -151,7 +153,7 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
     return {
         "pretraining": {
-            "data": source,
+            "data": dataset_title(source),
             "images": _image_count(config, source, experiment),
             "recipe": config.recipe,
             "epochs": epochs,
@@ -163,10 +165,22 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
             "versions": run and run.versions,
             "device": run and run.device,
             "seconds": run and run.seconds,
-            "config": to_dict(config),
+            "config": to_dict(_without_paths(config)),
         },
         "metrics": [*_measured(experiment, results), *_measured(evaluation, evaluated)],
     }
+
+
+def _without_paths(config: Config) -> Config:
+    """The settings with files and folders by their own names: where they lie on this machine is nobody's business."""
+    other, labels, init = config.pretrain.dataset, config.labels, config.backbone.init
+    return dataclasses.replace(
+        config,
+        dataset=dataset_title(config.dataset),
+        labels=labels and Path(labels).name,
+        pretrain=dataclasses.replace(config.pretrain, dataset=other and dataset_title(other)),
+        backbone=dataclasses.replace(config.backbone, init=init if init.startswith("hf:") else Path(init).name),
+    )
 
 
 def _recorded(workdir: Path) -> tuple[Experiment | None, list[Result]]:
@@ -183,7 +197,7 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
     labels_per_class = experiment.config.get("evaluation", {}).get("labels_per_class")
     return [
         {
-            "data": experiment.dataset,
+            "data": dataset_title(experiment.dataset),
             "eval": result.eval,
             "split": result.split,
             # kNN during pretraining knows the labels of all its images.

@@ -61,8 +61,9 @@ def places(tmp_path_factory):
 
 def run(places, module, *flags):
     """The finished process of a launcher; its data folder is shared, as a user's is."""
+    data = () if module == "export" else (f"--data_dir={places / 'data'}",)
     result = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", f"--data_dir={places / 'data'}", *flags],
+        [sys.executable, "-m", f"experiments.{module}", *data, *flags],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": ""},
         capture_output=True,
@@ -122,6 +123,15 @@ def test_a_checkpoint_is_evaluated_with_attributes_from_a_file(pretrained, place
     assert found["linear", "test"]["micro_auc"] > 0.6  # chance: 0.5
     assert "Macro Jaccard" in result.stdout
     assert (places / "file" / "report" / "index.html").is_file()
+
+
+def test_an_exported_card_tells_a_folders_name_and_not_where_it_lies(pretrained, places):
+    checkpoint = pretrained / "in_domain/seed-0/pretrain"
+    run(places, "export", f"--checkpoint={checkpoint}", f"--out={places / 'out'}")
+    text = (places / "out" / "model.json").read_text()
+    assert str(places) not in text
+    pretraining = json.loads(text)["pretraining"]
+    assert (pretraining["data"], pretraining["images"], pretraining["config"]["dataset"]) == ("photos", 78, "photos")
 
 
 def test_labels_and_unlabelled_images_may_lie_in_different_folders(places):
