@@ -16,7 +16,7 @@ from absl import flags
 
 from simsiam_jax import launch
 from simsiam_jax.config import NoiseConfig, recipe_config
-from simsiam_jax.data.datasets import load_split
+from simsiam_jax.data.splits import load_split
 
 PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 

@@ -12,7 +12,8 @@ import time
 from absl import flags
 
 from simsiam_jax import launch
-from simsiam_jax.data.datasets import dataset_info, load_split
+from simsiam_jax.data.datasets import dataset_info
+from simsiam_jax.data.splits import load_split
 
 
 def main() -> None:

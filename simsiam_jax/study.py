@@ -32,8 +32,9 @@ from simsiam_jax.config import (
 )
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit, count_shared
-from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, dataset_title, load_split, pretraining_source
+from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, dataset_title, pretraining_source
 from simsiam_jax.data.feed import choose_feed
+from simsiam_jax.data.splits import load_split
 from simsiam_jax.data.subsets import stratified_subset
 from simsiam_jax.data.views import unnormalise
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from simsiam_jax.config import InputError, NoiseConfig, ViewSpec
-from simsiam_jax.data import DATASETS, dataset_info, datasets, load_split
+from simsiam_jax.data import DATASETS, dataset_info, load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.cache import count_shared, open_split, write_split
 from simsiam_jax.data.datasets import dataset_title
+from simsiam_jax.data.decode import decode_image
 
 REPOSITORY = Path(__file__).parents[1]
 needs_debian = pytest.mark.skipif(
@@ -128,25 +129,25 @@ def test_resizing_is_bilinear_with_antialiasing():
     stripes = np.tile(np.array([0, 200], np.uint8), (8, 4))[..., None]
     # Halving, the triangle filter weighs four pixels 1/8, 3/8, 3/8, 1/8, of which stripes make the mean, 100;
     # at an edge three are left, 3/7, 3/7 and 1/7: 3/7 of 200 at the left, 4/7 at the right.
-    halved = datasets.decode_image(encode_png(stripes), 4)
+    halved = decode_image(encode_png(stripes), 4)
     np.testing.assert_array_equal(halved, np.tile(np.array([86, 100, 100, 114])[:, None], (4, 1, 3)))
 
 
 def test_an_oblong_image_is_cropped_to_its_central_square():
     image = np.zeros((6, 10, 3), np.uint8)
     image[:, 2:8] = 200
-    assert (datasets.decode_image(encode_png(image), 3) == 200).all()
-    np.testing.assert_array_equal(datasets.decode_image(encode_png(image), None), image)
+    assert (decode_image(encode_png(image), 3) == 200).all()
+    np.testing.assert_array_equal(decode_image(encode_png(image), None), image)
 
 
 def test_grey_pixels_are_repeated_over_three_channels():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-    np.testing.assert_array_equal(datasets.decode_image(encode_png(grey), None), np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(decode_image(encode_png(grey), None), np.repeat(grey, 3, axis=2))
 
 
 def test_a_jpeg_file_is_decoded_too(tmp_path):
     Image.new("RGB", (8, 8), (10, 20, 30)).save(tmp_path / "x.jpg", quality=95)
-    pixels = datasets.decode_image((tmp_path / "x.jpg").read_bytes(), 4)
+    pixels = decode_image((tmp_path / "x.jpg").read_bytes(), 4)
     assert np.abs(pixels.astype(int) - [10, 20, 30]).max() <= 3
 
 
@@ -275,7 +276,7 @@ def test_a_batch_that_fails_leaves_the_old_cache_and_no_litter(tmp_path):
 
 # Each kills its process on the 601st image: while TFDS writes its records, or while the cache is written.
 KILLED_PREPARING = "from simsiam_jax.data.builders import digits as module; name = 'encode_png'"
-KILLED_DECODING = "from simsiam_jax.data import datasets as module; name = 'decode_image'"
+KILLED_DECODING = "from simsiam_jax.data import splits as module; name = 'decode_image'"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from simsiam_jax.data.datasets import DATASETS, DatasetInfo, ImageSplit, dataset_info, load_split
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.datasets import DATASETS, DatasetInfo, dataset_info
+from simsiam_jax.data.splits import load_split
 from simsiam_jax.data.subsets import stratified_split, stratified_subset
 
 if TYPE_CHECKING:
