@@ -47,7 +47,7 @@ def time_feed(split) -> tuple[float, float, float]:
     """Images a second streamed without training, pairs a second trained on, and the share of that spent waiting."""
     import jax
 
-    from simsiam_jax.study import Programs
+    from simsiam_jax.programs import Programs
     from simsiam_jax.train.devices import on_every_device, streamed
     from simsiam_jax.train.loop import make_plan
     from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step

@@ -24,8 +24,9 @@ from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.layers import portable
+from simsiam_jax.programs import Programs, Variables, restore_backbone
 from simsiam_jax.report.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
-from simsiam_jax.study import Programs, Variables, device_name, restore_backbone, write_json
+from simsiam_jax.study import device_name, write_json
 from simsiam_jax.weights import to_timm
 from simsiam_jax.weights.files import sha256, write_safetensors, write_whole
 

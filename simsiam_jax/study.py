@@ -1,16 +1,14 @@
 """A study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
 import dataclasses
-import functools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,17 +29,17 @@ from simsiam_jax.config import (
     to_dict,
 )
 from simsiam_jax.data import two_views
-from simsiam_jax.data.cache import ImageSplit, count_shared
-from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, dataset_title, pretraining_source
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.datasets import dataset_info, dataset_title
 from simsiam_jax.data.feed import choose_feed
-from simsiam_jax.data.splits import load_split
-from simsiam_jax.data.subsets import stratified_subset
 from simsiam_jax.data.views import unnormalise
-from simsiam_jax.eval.features import Extract, backbone_variables, extractor
+from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.metrics import HEADLINE, Numbers, headline_score, scores, z_spread
-from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.images import Data, labelled_subset, load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.metrics import Numbers, headline_score, scores, z_spread
+from simsiam_jax.models import create_backbone
+from simsiam_jax.programs import EVALUATION_BATCH, Programs, Variables, restore_backbone
 from simsiam_jax.report.results import (
     EXPERIMENT_FILE,
     RESULTS_FILE,
@@ -51,264 +49,15 @@ from simsiam_jax.report.results import (
     read_experiment,
     read_results,
 )
-from simsiam_jax.train.checkpoints import Checkpoints
-from simsiam_jax.train.devices import AXIS, check_divisible
-from simsiam_jax.train.loop import Plan, RunEpoch, Trained, as_dict, epoch_runner, fit, make_plan
-from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.devices import check_divisible
+from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.state import TrainState, create_state
-from simsiam_jax.train.steps import (
-    bind,
-    compile_outputs,
-    finetune_step,
-    heldout_outputs,
-    over_split,
-    pretrain_step,
-)
+from simsiam_jax.train.steps import over_split
 from simsiam_jax.weights import InitialWeights, load_initial
 from simsiam_jax.weights.files import write_whole
 from simsiam_jax.weights.initial import start_name
 
-Variables = dict[str, Any]
-
-_EVALUATION_BATCH = 256
 _PAIRS_SHOWN = 8
-
-
-class Programs:
-    """The networks and compiled functions of a configuration, each made when first asked for and shared by all units.
-
-    Args:
-      config: All settings.
-      num_classes: Outputs of the classifier, which only fine-tuning asks for: classes or attributes.
-      start: The backbone's weights before pretraining; None: random ones, drawn from the seed.
-      feed: How training's images reach the devices.
-    """
-
-    def __init__(self, config: Config, num_classes: int = 0, start: Variables | None = None, feed: str = "auto"):
-        self.config = config
-        self.start = start
-        self.feed = feed
-        dtype = jnp.dtype(config.dtype)
-        self.backbone: nn.Module = create_backbone(
-            config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
-        )
-        self.simsiam = SimSiam(
-            self.backbone,
-            projector_dim=config.head.projector_dim,
-            projector_layers=config.head.projector_layers,
-            projector_output_norm=config.head.projector_output_norm,
-            predictor_dim=config.head.predictor_dim,
-            dtype=dtype,
-            axis_name=AXIS,
-        )
-        self.classifier = Classifier(self.backbone, num_classes, dtype=dtype)
-        self.pretrain_optimizer = direction(config.pretrain.optimizer, accumulation=config.pretrain.accumulation)
-        self.finetune_optimizer = direction(config.finetune.optimizer)
-
-    @functools.cached_property
-    def _initialise_simsiam(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
-        return jax.jit(lambda key: self.simsiam.init(key, image, image))
-
-    @functools.cached_property
-    def _initialise_classifier(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
-        return jax.jit(lambda key: self.classifier.init(key, image))
-
-    def initial_simsiam(self, seed: int) -> Variables:
-        """The network before pretraining; its backbone is also what the arm without pretraining starts from."""
-        return with_backbone(self._initialise_simsiam(jax.random.key(seed)), self.start)
-
-    def initial_classifier(self, seed: int, backbone: Variables) -> Variables:
-        """A classifier with a new last layer on the given backbone."""
-        return with_backbone(self._initialise_classifier(jax.random.key(seed)), backbone)
-
-    def pretrain_state(self, seed: int) -> TrainState:
-        """The state before the first step of pretraining."""
-        return create_state(self.initial_simsiam(seed), self.pretrain_optimizer)
-
-    @functools.cached_property
-    def pretrain_epoch(self) -> RunEpoch:
-        """Runs an epoch of SimSiam."""
-        return epoch_runner(
-            bind(
-                pretrain_step,
-                model=self.simsiam,
-                optimizer=self.pretrain_optimizer,
-                spec=self.config.views,
-                constant_predictor=self.config.pretrain.constant_predictor_learning_rate,
-            ),
-            feed=self.feed,
-        )
-
-    @functools.cached_property
-    def heldout(self) -> Callable[..., dict[str, jax.Array]]:
-        """Loss and z of held-out images."""
-        return compile_outputs(bind(heldout_outputs, model=self.simsiam, spec=self.config.views))
-
-    @functools.cached_property
-    def features(self) -> Extract:
-        """The backbone's features of a split."""
-        return extractor(self.backbone, self.config.views, batch_size=_EVALUATION_BATCH)
-
-    @functools.cached_property
-    def logits(self) -> Extract:
-        """The classifier's logits of a split."""
-        return extractor(self.classifier, self.config.finetune_views, batch_size=_EVALUATION_BATCH)
-
-    @functools.cached_property
-    def finetune_epoch(self) -> RunEpoch:
-        """Runs an epoch of fine-tuning."""
-        return epoch_runner(
-            bind(
-                finetune_step,
-                model=self.classifier,
-                optimizer=self.finetune_optimizer,
-                spec=self.config.finetune_views,
-            ),
-            feed=self.feed,
-        )
-
-
-def with_backbone(variables: Variables, backbone: Variables | None) -> Variables:
-    """A SimSiam's or a Classifier's variables with those of another backbone in place of its own, unless None."""
-    if backbone is None:
-        return variables
-    # A backbone without batch norm has no statistics; the heads beside it may.
-    return {
-        name: {**tree, "backbone": backbone[name]} if "backbone" in tree else tree for name, tree in variables.items()
-    }
-
-
-@dataclass(frozen=True)
-class Data:
-    """The images of a study; train, validation and test never overlap.
-
-    Attributes:
-      info: Of the data set that evaluations run on.
-      train: All that may be learned from, labels included.
-      bank: Whose labels kNN votes with while pretraining: `train`, or as many of it as pretraining may see.
-      unlabelled: What the in-domain arm is pretrained on, a part of `train`, all of it or other images; None where
-        there is no such arm.
-      validation: Chooses epochs and penalties, and is watched during pretraining.
-      test: Read once, at the end of each unit; None where there are no labels to evaluate with.
-      seen: How many validation and test images are also pretrained on; empty where they cannot be.
-    """
-
-    info: DatasetInfo
-    train: ImageSplit
-    bank: ImageSplit
-    unlabelled: ImageSplit | None
-    validation: ImageSplit
-    test: ImageSplit | None
-    seen: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def splits(self) -> dict[str, ImageSplit]:
-        """Those that there are, by name."""
-        found = {name: getattr(self, name) for name in ("train", "unlabelled", "validation", "test")}
-        return {name: split for name, split in found.items() if split is not None}
-
-    @property
-    def metric(self) -> str | None:
-        """The number by which epochs and penalties are chosen; None without labels."""
-        return HEADLINE.get(self.info.label_kind)
-
-
-def load_data(study: Study) -> Data:
-    """Prepares and loads what a study needs.
-
-    Raises:
-      InputError: If the data set is not at hand, or has fewer labels than asked for.
-    """
-    config = study.config
-    info = dataset_info(config.dataset, config.labels)
-
-    def load(info: DatasetInfo, split: str) -> ImageSplit:
-        return load_split(
-            info,
-            split,
-            data_dir=study.data_dir,
-            manual_dir=study.manual_dir,
-            size=config.cached_size or info.stored_size(config.image_size),
-            max_bad_images=config.max_bad_images,
-        )
-
-    train, validation = load(info, "train"), load(info, "validation")
-    test = load(info, "test") if "test" in info.splits else None
-    bank = _at_most(train, config.pretrain.max_images)
-    unlabelled, seen = None, {}
-    if any(row.pretrain == "in_domain" for row in study.rows.values()):
-        source = pretraining_info(config)
-        if (source.name, config.pretrain.split) == (info.name, "train"):
-            unlabelled = bank
-        else:
-            unlabelled = _at_most(load(source, config.pretrain.split), config.pretrain.max_images)
-            seen = _seen_before({"validation": validation, "test": test}, unlabelled)
-    most = config.evaluation.max_validation_images
-    if most is not None and most < len(validation):
-        if info.label_kind == "none":
-            validation = _at_most(validation, most)
-        else:
-            share = most / len(validation)
-            validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
-    if study.evals:
-        labelled_subset(train, config, seed=0)
-    return Data(info, train, bank, unlabelled, validation, test, seen)
-
-
-def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit) -> dict[str, int]:
-    """How many images of each split are also pretrained on; warns, as the evaluation is then of images seen."""
-    seen = {name: count_shared(split, unlabelled) for name, split in splits.items() if split is not None}
-    for name, count in seen.items():
-        if count:
-            logging.warning("%d of the %s images are also pretrained on, without their labels", count, name)
-    return seen
-
-
-def pretraining_info(config: Config) -> DatasetInfo:
-    """The data set whose images the in-domain arm is pretrained on.
-
-    Raises:
-      InputError: If there is no such data set.
-    """
-    name = config.pretrain.dataset
-    if name is None or name == config.dataset:
-        return dataset_info(config.dataset, config.labels)
-    return pretraining_source(name)
-
-
-def overlap(config: Config) -> bool:
-    """Whether pretraining and evaluation read the same folder, or one within the other, by different labels."""
-    name = config.pretrain.dataset
-    if name is None or not (name.startswith(FOLDER) and config.dataset.startswith(FOLDER)):
-        return False
-    a, b = (Path(each.removeprefix(FOLDER)) for each in (name, config.dataset))
-    return a.is_relative_to(b) or b.is_relative_to(a)
-
-
-def _at_most(split: ImageSplit, limit: int | None) -> ImageSplit:
-    """So many of the images, chosen by chance: labels have no say in what is pretrained on."""
-    if limit is None or limit >= len(split):
-        return split
-    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
-
-
-def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSplit:
-    """The labelled images that evaluations may learn from: as many of each class or attribute, by the seed."""
-    per_class = config.evaluation.labels_per_class
-    return train if per_class is None else train.take(stratified_subset(train.labels, per_class=per_class, seed=seed))
-
-
-def pretraining_images(study: Study, data: Data, row: Row, *, seed: int) -> ImageSplit:
-    """The images of an arm's pretraining; noise is drawn anew for each seed."""
-    if row.pretrain == "in_domain":
-        assert data.unlabelled is not None
-        return data.unlabelled
-    config = study.config
-    own = config.cached_size or data.info.stored_size(config.image_size) or data.info.native_size
-    size = None if config.noise.size else own
-    return load_split("random_images", "train", data_dir=study.data_dir, size=size, noise=config.noise, seed=seed)
 
 
 def check(study: Study) -> None:
@@ -542,7 +291,7 @@ def pretrain(unit: Unit) -> Trained:
 
     def measure(state: TrainState, epoch: int) -> Numbers:
         watched = over_split(
-            programs.heldout, state.variables, data.validation, batch_size=_EVALUATION_BATCH, seed=unit.seed
+            programs.heldout, state.variables, data.validation, batch_size=EVALUATION_BATCH, seed=unit.seed
         )
         numbers = {
             "heldout_loss": float(np.mean(watched["loss"])),
@@ -781,18 +530,3 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     unit = Unit(study, programs, data, arm, row, seed, environment(device_name()))
     done = finished(unit)
     evaluate(unit, tuple(name for name in study.evals if name not in done), backbone)
-
-
-def restore_backbone(programs: Programs, pretrained: Path) -> tuple[Variables, int]:
-    """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the epochs behind them.
-
-    Raises:
-      InputError: If there is none.
-    """
-    target = {"state": jax.eval_shape(lambda: programs.pretrain_state(0))}
-    with Checkpoints(pretrained / "checkpoints") as checkpoints:
-        found = checkpoints.restore_latest(target)
-    if found is None:
-        raise InputError(f"--checkpoint={pretrained} holds no finished checkpoint: pretrain first")
-    epochs, tree, _ = found
-    return backbone_variables(TrainState(**as_dict(tree["state"])).variables), epochs

@@ -20,6 +20,7 @@ from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
 from simsiam_jax.launch import PRESETS
 from simsiam_jax.models import BACKBONES, create_backbone, layers
+from simsiam_jax.programs import Programs, restore_backbone
 from simsiam_jax.report.results import read_results
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.files import read_state_dict
@@ -81,7 +82,7 @@ def exported(pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def restored(pretrained):
     """The checkpoint's variables as the study restores them."""
-    variables, epochs = studies.restore_backbone(studies.Programs(_tiny_config(), 10), pretrained)
+    variables, epochs = restore_backbone(Programs(_tiny_config()), pretrained)
     assert epochs == 1
     return variables
 
