@@ -2,7 +2,7 @@
 
 Command: python -m experiments.own_images --dataset=folder:PATH      (class folders; --labels=FILE.csv for other labels)
          python -m experiments.own_images                            (the example: defects of solar cells)
-Cost: the example about 25 minutes on two CPU cores; it needs `pip install elpv-dataset`.
+Cost: the example about 28 minutes on two CPU cores; it needs `pip install elpv-dataset`.
 """
 
 from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table

@@ -65,7 +65,12 @@ def run(places, module, *flags):
     result = subprocess.run(
         [sys.executable, "-m", f"experiments.{module}", *data, *flags],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={
+            **os.environ,
+            "XLA_FLAGS": "",
+            "JAX_COMPILATION_CACHE_DIR": str(places / "xla"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
         capture_output=True,
         text=True,
         timeout=300,
