@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from einops import rearrange
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from simsiam_jax.config import ViewSpec
 from simsiam_jax.data.feed import Batch, in_batches
@@ -132,9 +133,7 @@ def finetune_step(
     """
     view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=spec)
     keys = sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0)
-    # The mean over devices is then the mean over all known labels, of which devices may have unequally many.
-    known = jnp.sum(batch.labels >= 0).astype(jnp.float32)
-    share = known / jnp.maximum(lax.pmean(known, AXIS), 1)
+    share = known_share(batch.labels)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -146,6 +145,16 @@ def finetune_step(
     state = _descend(state, gradients, batch_stats, hyper, optimizer, _nowhere)
     accuracy = {"top1": top1(logits, batch.labels)} if batch.labels.ndim == 1 else {}
     return state, lax.pmean({"loss": loss, **accuracy}, AXIS)
+
+
+def known_share(labels: Int[Array, "batch *attributes"]) -> Float[Array, ""]:
+    """This device's known labels relative to the devices' mean: 1 where all are known.
+
+    A device's mean loss times this, averaged over the devices, is the mean over all known labels.
+    """
+    known = jnp.sum(labels >= 0).astype(jnp.float32)
+    # Of no known label at all the loss is 0 in any case.
+    return known / jnp.maximum(lax.pmean(known, AXIS), 1e-6)
 
 
 def compile_step(
