@@ -97,7 +97,9 @@ def test_probe_of_attributes_learns_nothing_from_missing_values():
     # The second attribute is known of the first 30 images: for it the others might as well not be there.
     labels[30:60, 1] = -1
     start = {"weights": np.zeros((8, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    before = _fit(features[:60], labels[:60], start, np.float32(0.01))["weights"]
+    before = np.asarray(_fit(features[:60], labels[:60], start, np.float32(0.01))["weights"])
+    # Copies: jax reads the arrays that it is given where they lie, and perhaps later.
+    labels, features = labels.copy(), features.copy()
     labels[30:60, 0] = 1 - labels[30:60, 0]
     features[30:60] *= 2
     after = _fit(features[:60], labels[:60], start, np.float32(0.01))["weights"]
