@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -351,14 +351,18 @@ def _knn(
     )
 
 
-def _scores_by_split(
-    unit: Unit, outputs: Callable[[ImageSplit], Float[np.ndarray, "n k"]], **extra: float
-) -> dict[str, Numbers]:
-    """What a way to classify achieves on validation and test."""
+def _held_out(unit: Unit) -> dict[str, ImageSplit]:
+    """The splits that evaluations report, by name."""
     assert unit.data.test is not None
+    return {"validation": unit.data.validation, "test": unit.data.test}
+
+
+def _scores_by_split(unit: Unit, outputs: Mapping[str, Float[np.ndarray, "_ _"]], **extra: float) -> dict[str, Numbers]:
+    """What a way to classify achieves on the held-out splits, from its outputs by their names."""
+    threshold = unit.config.evaluation.threshold
     return {
-        name: {**scores(outputs(split), split.labels, threshold=unit.config.evaluation.threshold), **extra}
-        for name, split in (("validation", unit.data.validation), ("test", unit.data.test))
+        name: {**scores(outputs[name], split.labels, threshold=threshold), **extra}
+        for name, split in _held_out(unit).items()
     }
 
 
@@ -367,7 +371,8 @@ def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
     unit.stage_folder("knn")
     bank = unit.programs.features(backbone, labelled)
-    return _scores_by_split(unit, lambda split: _knn(unit, backbone, bank, labelled, split))
+    outputs = {name: _knn(unit, backbone, bank, labelled, split) for name, split in _held_out(unit).items()}
+    return _scores_by_split(unit, outputs)
 
 
 def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
@@ -375,15 +380,17 @@ def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
     features = unit.programs.features
     unit.stage_folder("linear")
+    found = {name: features(backbone, split) for name, split in _held_out(unit).items()}
     probe = fit_probe(
         features(backbone, labelled),
         labelled.labels,
-        features(backbone, unit.data.validation),
+        found["validation"],
         unit.data.validation.labels,
         num_classes=unit.data.info.num_classes,
         threshold=unit.config.evaluation.threshold,
     )
-    return _scores_by_split(unit, lambda split: probe.outputs(features(backbone, split)), penalty=probe.penalty)
+    outputs = {name: probe.outputs(each) for name, each in found.items()}
+    return _scores_by_split(unit, outputs, penalty=probe.penalty)
 
 
 def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
@@ -426,7 +433,8 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
         select=f"validation_{data.metric}",
     )
     updates = trained.history[trained.best_epoch - 1]["update"]
-    return _scores_by_split(unit, lambda split: outputs(trained.best, split), epoch=trained.best_epoch, updates=updates)
+    best = {name: outputs(trained.best, split) for name, split in _held_out(unit).items()}
+    return _scores_by_split(unit, best, epoch=trained.best_epoch, updates=updates)
 
 
 EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {

@@ -62,11 +62,13 @@ def count_shared(some: ImageSplit, others: ImageSplit) -> int:
     """How many of `some` images are, pixel for pixel, among the others; 0 where the two differ in size."""
     if some.images.shape[1:] != others.images.shape[1:]:
         return 0
-    wanted = [hashlib.blake2b(image.data, digest_size=16).digest() for image in map(np.ascontiguousarray, some.images)]
-    found = set(wanted) & {
-        hashlib.blake2b(image.data, digest_size=16).digest() for image in map(np.ascontiguousarray, others.images)
-    }
-    return sum(digest in found for digest in wanted)
+    known = set(_digests(others.images))
+    return sum(digest in known for digest in _digests(some.images))
+
+
+def _digests(images: UInt8[np.ndarray, "n height width 3"]) -> Iterator[bytes]:
+    """A digest of each image's pixels, one image in memory at a time."""
+    return (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
 
 
 @contextlib.contextmanager
