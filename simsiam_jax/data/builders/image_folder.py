@@ -1,13 +1,11 @@
 """A user's own images (`--dataset=folder:PATH`), decoded and made square once; what cannot be read is skipped."""
 
-import collections
 import dataclasses
 import json
 import math
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from tensorflow_datasets.core import registered
 from simsiam_jax.config import InputError, require
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.decode import BadImage, decode_file
+from simsiam_jax.data.feed import read_ahead
 from simsiam_jax.data.folders import Listing
 
 SKIPPED_FILE = "skipped_images.json"
@@ -112,17 +111,11 @@ def _prepare_files(
     listing: Listing, positions: Int[np.ndarray, " m"], size: int
 ) -> Iterator[tuple[int, bytes | BadImage]]:
     """Positions with what `_prepare_file` makes of the files, in order; a few are decoded ahead in threads."""
-    threads = min(os.cpu_count() or 1, MAX_THREADS)
-    waiting: collections.deque[Any] = collections.deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for position in map(int, positions):
-            path = listing.root / listing.files[position]
-            waiting.append((position, pool.submit(_prepare_file, path, size)))
-            if len(waiting) > 2 * threads:
-                done, result = waiting.popleft()
-                yield done, result.result()
-        for done, result in waiting:
-            yield done, result.result()
+
+    def prepare(position: int) -> tuple[int, bytes | BadImage]:
+        return position, _prepare_file(listing.root / listing.files[position], size)
+
+    return read_ahead(prepare, map(int, positions), ahead=min(os.cpu_count() or 1, MAX_THREADS))
 
 
 with registered.skip_registration():
