@@ -9,10 +9,11 @@ from simsiam_jax.config import OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.models import BACKBONES, Classifier, SimSiam, create_backbone
 from simsiam_jax.models.layers import drop_path
-from simsiam_jax.train.devices import AXIS, on_every_device, shard
+from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+from tests.sharding import shard
 
 
 def _at_length(names):

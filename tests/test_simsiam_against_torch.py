@@ -18,10 +18,11 @@ from simsiam_jax.config import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.data.views import two_views
 from simsiam_jax.models import SimSiam, create_backbone
-from simsiam_jax.train.devices import AXIS, on_every_device, shard
+from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import direction, learning_rates
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+from tests.sharding import shard
 from tests.torchvision_import import import_torchvision
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import epoch_order, gather, in_batches
 from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
-from simsiam_jax.train.devices import AXIS, shard
+from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
@@ -28,6 +28,7 @@ from simsiam_jax.train.steps import (
     over_split,
     pretrain_step,
 )
+from tests.sharding import shard
 
 SIZE = 16
 # Grey images: nothing for saturation and hue to do, so the programs are smaller.

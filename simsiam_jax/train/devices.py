@@ -38,12 +38,6 @@ def _local_mesh() -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
 
 
-def shard(batch: Batch, devices: int | None = None) -> Batch:
-    """Splits the leading axis of a batch over the local devices: [batch, ...] -> [devices, local batch, ...]."""
-    devices = devices or jax.local_device_count()
-    return Batch(*(rearrange(part, "(device batch) ... -> device batch ...", device=devices) for part in batch))
-
-
 def rows_here(
     rows: Int[np.ndarray, "*steps batch"], *, process: int, processes: int, devices: int
 ) -> Int[np.ndarray, "devices *steps local"]:
