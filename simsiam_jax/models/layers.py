@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -18,20 +19,32 @@ BATCH_NORM_MOMENTUM = 0.9
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-_PORTABLE = contextvars.ContextVar("portable", default=False)
+_FORMULATION = contextvars.ContextVar("formulation", default="fastest")
 
 
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def _formulation(name: str) -> Iterator[None]:
+    before = _FORMULATION.set(name)
+    try:
+        yield
+    finally:
+        _FORMULATION.reset(before)
+
+
+def portable() -> contextlib.AbstractContextManager[None]:
     """While it is open, what is traced suits every platform: `convolve` leaves its choice to where the program runs.
 
     jax does not see the difference: a function that it has traced before stays as it was.
     """
-    before = _PORTABLE.set(True)
-    try:
-        yield
-    finally:
-        _PORTABLE.reset(before)
+    return _formulation("portable")
+
+
+def plain() -> contextlib.AbstractContextManager[None]:
+    """While it is open, what is traced is written with lax's own convolutions and poolings, to compare with.
+
+    As for `portable`, a function that jax has traced before stays as it was.
+    """
+    return _formulation("plain")
 
 
 def convolve(
@@ -50,8 +63,9 @@ def convolve(
 
     On a CPU, XLA turns a convolution whose output is smaller than its kernel into one with the operands swapped,
     at a fiftieth of the usual speed; that is every 3×3 convolution on the 2×2 and 1×1 maps at the end of a
-    small-image ResNet. There it is written as a sum of matrix products, equal up to rounding. Depthwise
-    convolutions, slower still, are written as a sum of shifted products.
+    small-image ResNet, and the gradient of the strided one before. These are written as sums of matrix products,
+    equal up to rounding; so are convolutions that cut an image into patches. Depthwise convolutions, slower still,
+    are written as sums of shifted products.
 
     Args:
       lhs: Images, [batch, height, width, channels].
@@ -77,28 +91,80 @@ def convolve(
         feature_group_count=feature_group_count,
         precision=precision,
     )
+    form = _FORMULATION.get()
     undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    if undilated and nhwc and feature_group_count == lhs.shape[-1] > 1:
-        on_cpu = functools.partial(sum_of_shifted_products, strides=window_strides, padding=padding)
-    elif undilated and nhwc and feature_group_count == 1 and _smaller_than_kernel(lhs, rhs, window_strides, padding):
-        on_cpu = functools.partial(sum_of_matrix_products, strides=window_strides, padding=padding, precision=precision)
-    else:
+    ours = form == "portable" or (form == "fastest" and jax.default_backend() == "cpu")
+    if not (ours and undilated and nhwc):
         return usual(lhs, rhs)
-    if _PORTABLE.get():
+    on_cpu = _on_cpu(usual, lhs.shape, rhs.shape, tuple(window_strides), padding, feature_group_count, precision)
+    if form == "portable":
         return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=usual)
-    return on_cpu(lhs, rhs) if jax.default_backend() == "cpu" else usual(lhs, rhs)
+    return on_cpu(lhs, rhs)
+
+
+def _on_cpu(
+    usual: Callable[[jax.Array, jax.Array], jax.Array],
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: Sequence[tuple[int, int]],
+    groups: int,
+    precision: Any,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """What is fastest on a CPU for operands of these shapes (measured with jaxlib 0.10.2)."""
+    sizes, kernel = lhs[1:3], rhs[:2]
+    whole = not any(size % stride for size, stride in zip((*sizes, *kernel), strides * 2, strict=True))
+    smaller = any(_output_size(*each) < each[1] for each in zip(sizes, kernel, strides, padding, strict=True))
+    if groups == lhs[-1] > 1:
+        form = functools.partial(sum_of_shifted_products, strides=strides, padding=padding)
+    elif groups > 1:
+        return usual
+    elif whole and max(strides) > 1 and not any(map(any, padding)):
+        form = functools.partial(products_of_patches, strides=strides, padding=padding, precision=precision)
+    elif kernel == (1, 1) or smaller:
+        form = functools.partial(sum_of_matrix_products, strides=strides, padding=padding, precision=precision)
+    else:
+        form = usual
+    return lambda lhs, rhs: _with_gradient_computed_once(form(lhs, rhs))
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """x itself, on a CPU divided by ones that XLA cannot see to be ones.
+
+    XLA computes what is cheap again wherever it is used. In the transposition that the gradient of a kernel begins
+    with, a batch norm and a ReLU are ten times as slow as reading their result would be; a division is too dear for
+    that. An `optimization_barrier` is gone on a CPU before XLA gets there.
+    """
+    if _FORMULATION.get() != "fastest" or jax.default_backend() != "cpu":
+        return x
+    return x / jnp.where(jnp.isnan(x), jnp.nan, 1.0).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _with_gradient_computed_once(x: Any) -> Any:
+    return x
+
+
+_with_gradient_computed_once.defvjp(lambda x: (x, None), lambda _, gradient: (computed_once(gradient),))
+
+
+@jax.custom_vjp
+def relu(x: Any) -> Any:
+    """max(x, 0), whose gradient at 0 is 0; kept, not computed again, for the layers that read it."""
+    return computed_once(jnp.maximum(x, 0))
+
+
+def _relu_forward(x: Any) -> Any:
+    kept = relu(x)
+    return kept, kept
+
+
+relu.defvjp(_relu_forward, lambda kept, gradient: (jnp.where(kept > 0, gradient, 0),))
 
 
 def _output_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
     return (size + sum(padding) - kernel) // stride + 1
-
-
-def _smaller_than_kernel(lhs, rhs, strides, padding) -> bool:
-    return any(
-        _output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) < rhs.shape[axis]
-        for axis in (0, 1)
-    )
 
 
 def sum_of_matrix_products(
@@ -128,8 +194,30 @@ def sum_of_matrix_products(
     return total
 
 
+def products_of_patches(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+) -> jax.Array:
+    """A 2-D NHWC convolution whose kernel and image are whole numbers of strides, as in a transformer's patches.
+
+    The pixels of each stride become channels, over which the kernel moves by one: where stride and kernel agree,
+    a single matrix product is left.
+    """
+    rows, cols = strides
+    pixels = rearrange(lhs, "b (h row) (w col) c -> b h w (row col c)", row=rows, col=cols)
+    weights = rearrange(rhs, "(h row) (w col) c f -> h w (row col c) f", row=rows, col=cols)
+    return sum_of_matrix_products(pixels, weights, (1, 1), padding, precision=precision)
+
+
 def sum_of_shifted_products(
-    lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """A depthwise 2-D NHWC convolution as one elementwise product for each kernel element, summed.
 
@@ -143,6 +231,7 @@ def sum_of_shifted_products(
     pixels = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
     if multiplier > 1:
         pixels = jnp.repeat(pixels, multiplier, axis=-1)
+    pixels = computed_once(pixels)
     sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
 
     def seen_by(row: int, col: int) -> jax.Array:
@@ -285,6 +374,55 @@ def drop_path(
 
 
 def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows cols channels"]:
-    """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet)."""
-    border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
-    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
+    """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet).
+
+    As a maximum along each axis. lax's own, whose gradient XLA writes as a scatter with indices for every pixel, took
+    a quarter of a ResNet-18 step on a CPU. Among equal pixels the gradient goes to the first in reading order, as
+    lax and PyTorch have it.
+    """
+    if _FORMULATION.get() == "plain":
+        border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
+    return _max_of_3_by_2(_max_of_3_by_2(x, 2), 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_3_by_2(x: jax.Array, axis: int) -> jax.Array:
+    before, at, after = _taps(x, axis)
+    return jnp.maximum(jnp.maximum(before, at), after)
+
+
+def _taps(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What each output of a window of 3 with stride 2 sees: the pixel before its own, its own, the one after."""
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    if x.shape[axis] % 2:
+        x = lax.pad(x, lowest, _edges(x, axis, 0, 1))
+    at, after = (lax.slice_in_dim(x, first, None, 2, axis) for first in (0, 1))
+    return lax.pad(after, lowest, _edges(x, axis, 1, -1)), at, after
+
+
+def _edges(x: jax.Array, axis: int, low: int, high: int) -> list[tuple[int, int, int]]:
+    """How much `lax.pad` adds (or takes away, if negative) at the ends of one axis."""
+    return [(low, high, 0) if each == axis else (0, 0, 0) for each in range(x.ndim)]
+
+
+def _max_forward(x: jax.Array, axis: int) -> Any:
+    highest = _max_of_3_by_2(x, axis)
+    return highest, (x, highest)
+
+
+def _max_backward(axis: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    x, highest = kept
+    before, at, _ = _taps(x, axis)
+    won_before = before == highest
+    won_at = (at == highest) & ~won_before
+    none = jnp.zeros((), gradient.dtype)
+    to_before = lax.pad(jnp.where(won_before, gradient, none), none, _edges(x, axis, -1, 1))
+    to_after = jnp.where(won_before | won_at, none, gradient) + to_before
+    # Pixels at even places are some window's own, those at odd ones after one and before the next.
+    pairs = jnp.stack([jnp.where(won_at, gradient, none), to_after], axis=axis + 1)
+    flat = pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return (lax.slice_in_dim(flat, 0, x.shape[axis], axis=axis),)
+
+
+_max_of_3_by_2.defvjp(_max_forward, _max_backward)

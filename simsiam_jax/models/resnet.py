@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import BatchNorm, conv, max_pool_3x3_by_2
+from simsiam_jax.models.layers import BatchNorm, conv, max_pool_3x3_by_2, relu
 from simsiam_jax.models.stems import stem_fault
 
 
@@ -26,13 +26,13 @@ class BasicBlock(nn.Module):
         """Maps feature maps at one resolution to the next; batch statistics are per call."""
         norm = functools.partial(BatchNorm, train, self.dtype, self.axis_name)
         y = conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
+        y = relu(norm(name="bn1")(y))
         y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
         y = norm(name="bn2")(y)
         if x.shape != y.shape:
             x = conv(self.features, 1, stride=self.stride, dtype=self.dtype, name="downsample_0")(x)
             x = norm(name="downsample_1")(x)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet18(nn.Module):
@@ -65,7 +65,7 @@ class ResNet18(nn.Module):
             x = conv(channels[0], 7, stride=2, dtype=self.dtype, name="conv1")(x)
         else:
             x = conv(channels[0], 3, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(train, self.dtype, self.axis_name, name="bn1")(x))
+        x = relu(BatchNorm(train, self.dtype, self.axis_name, name="bn1")(x))
         if self.stem != "cifar":
             x = max_pool_3x3_by_2(x)
         for stage in range(4):
