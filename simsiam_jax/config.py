@@ -176,7 +176,7 @@ class PretrainConfig:
         # Batch statistics of a single image are no statistics.
         require(self.micro_batch_size >= 2, f"--micro_batch_size must be at least 2, not {self.micro_batch_size}")
         require(self.accumulation >= 1, f"--accumulation must be at least 1, not {self.accumulation}")
-        require(self.knn_every >= 1, f"knn_every must be at least 1, not {self.knn_every}")
+        require(self.knn_every >= 1, f"--knn_every must be at least 1, not {self.knn_every}")
         require(
             self.max_images is None or self.max_images >= 1,
             f"--pretrain_images must be at least 1, not {self.max_images}",

@@ -112,6 +112,7 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_integer("epochs", None, "Epochs of pretraining.")
     flags.DEFINE_integer("micro_batch_size", None, "Images of a micro-batch, over which batch statistics are taken.")
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update.")
+    flags.DEFINE_integer("knn_every", None, "Epochs from one kNN measurement during pretraining to the next.")
     flags.DEFINE_float("learning_rate", None, "Peak learning rate of pretraining (not scaled by the batch).")
     flags.DEFINE_float("warmup_epochs", None, "Epochs over which the learning rate of pretraining rises.")
     flags.DEFINE_string("pretrain_dataset", None, "Pretrain on the images of another data set, such as folder:PATH.")
