@@ -158,7 +158,7 @@ def terminal_table(values: Mapping[str, Any]) -> str:
         rows.append(
             [
                 each["name"],
-                *([f"{rate['median']:,.4g}", _range(rate)] if rate else ["", ""]),
+                *([f"{_rounded(rate['median'])}", _range(rate)] if rate else ["", ""]),
                 *([f"{ratio['median']:.3f}", _range(ratio)] if ratio else ["", ""]),
                 f"{flops['median'] / 1e12:.3g}" if flops else "",
                 f"{share['median']:.1%}" if share else "",
@@ -184,11 +184,16 @@ def terminal_table(values: Mapping[str, Any]) -> str:
 
 
 def _range(values: Mapping[str, float | int]) -> str:
-    return f"{values['lowest']:,.4g}..{values['highest']:,.4g}"
+    return f"{_rounded(values['lowest'])}..{_rounded(values['highest'])}"
 
 
 def _percent(words: str, values: Mapping[str, float | int]) -> str:
     return f"{words}: {values['median']:.1%} ({values['lowest']:.1%}..{values['highest']:.1%})"
+
+
+def _rounded(value: float) -> str:
+    """Four digits; all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def markdown_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -208,15 +213,16 @@ def _row(values: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     by_name = {each["name"]: each for each in values["contenders"]}
     config, ours = values["config"], by_name.get(OURS, {})
     pretrain, backbone = config["pretrain"], config["backbone"]
+    width = f"width {backbone['width']:g}" if backbone["width"] != 1 else None
     what = [
-        " ".join(filter(None, [backbone["name"], backbone["stem"]])),
+        " ".join(filter(None, [backbone["name"], backbone["stem"], width])),
         f"{config['image_size']}×{config['image_size']}",
         f"{pretrain['micro_batch_size']}×{pretrain['accumulation']}",
         config["dtype"],
         values["stage"],
     ]
     cells = [", ".join(what), values["device"]]
-    cells.append(f"{ours['rate']['median']:,.4g} {values['unit']}/s" if "rate" in ours else "–")
+    cells.append(f"{_rounded(ours['rate']['median'])} {values['unit']}/s" if "rate" in ours else "–")
     for name in columns:
         ratio = by_name.get(name, {}).get("ours_over_this")
         cells.append(f"{ratio['median']:.2f} ({ratio['lowest']:.2f}..{ratio['highest']:.2f})" if ratio else "–")

@@ -133,8 +133,8 @@ def computed_once(x: jax.Array) -> jax.Array:
     """x itself, on a CPU divided by ones that XLA cannot see to be ones.
 
     XLA computes what is cheap again wherever it is used. In the transposition that the gradient of a kernel begins
-    with, a batch norm and a ReLU are ten times as slow as reading their result would be; a division is too dear for
-    that. An `optimization_barrier` is gone on a CPU before XLA gets there.
+    with, a batch norm and a ReLU are several times as slow as reading their result; a division is too dear for that. An
+    `optimization_barrier` is gone on a CPU before XLA gets there.
     """
     if _FORMULATION.get() != "fastest" or jax.default_backend() != "cpu":
         return x
@@ -377,7 +377,7 @@ def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[A
     """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet).
 
     As a maximum along each axis. lax's own, whose gradient XLA writes as a scatter with indices for every pixel, took
-    a quarter of a ResNet-18 step on a CPU. Among equal pixels the gradient goes to the first in reading order, as
+    a sixth of a ResNet-18 step on a CPU. Among equal pixels the gradient goes to the first in reading order, as
     lax and PyTorch have it.
     """
     if _FORMULATION.get() == "plain":
