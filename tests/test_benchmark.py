@@ -409,4 +409,4 @@ def test_a_small_benchmark_leaves_a_result_that_can_be_summarised(tmp_path):
     assert values["command"].startswith("python -m experiments.benchmark --width=0.125")
     assert values["versions"]["jax"]
     summary = launch("benchmark", f"--summarise={tmp_path}")
-    assert "| resnet18 paper32, 16×16, 8×2, float32, step |" in summary.stdout
+    assert "| resnet18 paper32 width 0.125, 16×16, 8×2, float32, step |" in summary.stdout
