@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -150,6 +151,33 @@ def test_every_layer_is_its_plain_convolution_in_value_and_gradient(size, kernel
             return conv.apply({"params": {"kernel": kernel}}, image)
 
     _assert_same_value_and_gradients(fast, plain, image, params["kernel"])
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding", "groups"), _LAYERS)
+def test_every_layer_in_bfloat16_rounds_its_sums_once(size, kernel, stride, padding, groups):
+    half, full = (
+        layers.conv(16, kernel, stride=stride, padding=padding, groups=groups, dtype=dtype)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    image = jax.random.normal(jax.random.key(0), (64, size, size, 8)).astype(jnp.bfloat16)
+    params = half.init(jax.random.key(1), image)["params"]["kernel"].astype(jnp.bfloat16)
+    weights = jax.random.normal(
+        jax.random.key(2), jax.eval_shape(half.init_with_output, jax.random.key(1), image)[0].shape
+    )
+    weights = weights.astype(jnp.bfloat16)
+
+    def value_and_gradients(conv, *operands):
+        value, pullback = jax.vjp(lambda image, kernel: conv.apply({"params": {"kernel": kernel}}, image), *operands)
+        return (value, *pullback(weights.astype(value.dtype)))
+
+    ours = jax.jit(functools.partial(value_and_gradients, half))(image, params)
+    exact = jax.jit(functools.partial(value_and_gradients, full))(
+        *(each.astype(jnp.float32) for each in (image, params))
+    )
+    for each, expected in zip(ours, exact, strict=True):
+        assert each.dtype == jnp.bfloat16
+        # Half of bfloat16's last of 8 bits, and float32's own rounding of sums that nearly cancel.
+        np.testing.assert_allclose(each.astype(jnp.float32), expected, rtol=2**-8, atol=1e-4)
 
 
 def _convolutions(size, kernel, stride, groups=1, padding=None):

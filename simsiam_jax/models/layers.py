@@ -126,7 +126,13 @@ def _on_cpu(
         form = functools.partial(sum_of_matrix_products, strides=strides, padding=padding, precision=precision)
     else:
         form = usual
-    return lambda lhs, rhs: _with_gradient_computed_once(form(lhs, rhs))
+
+    def summed_in_float32(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        # As a convolution sums its products, its gradients' too; in bfloat16 each addition would round.
+        total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
+        return _with_gradient_computed_once(total.astype(lhs.dtype))
+
+    return summed_in_float32
 
 
 def computed_once(x: jax.Array) -> jax.Array:
