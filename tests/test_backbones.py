@@ -39,9 +39,13 @@ def _simsiam(name, size, dtype=jnp.float32, **fields):
     return SimSiam(backbone, projector_dim=32, predictor_dim=8, dtype=dtype, axis_name=AXIS)
 
 
-def _initial(model, size):
+def _initialiser(model, size):
     image = jnp.zeros((1, size, size, 3))
-    return jax.jit(model.init)(jax.random.key(0), image, image)
+    return jax.jit(lambda key: model.init(key, image, image))
+
+
+def _initial(model, size):
+    return _initialiser(model, size)(jax.random.key(0))
 
 
 def _hyper(rate, epoch=0):
@@ -99,28 +103,36 @@ def test_bfloat16_features_stay_within_two_percent_of_float32(name):
     assert float(jnp.max(error)) < 0.02
 
 
-def _loss_drop(name, dtype):
-    """By how much 30 steps on 32 images of coloured squares lower SimSiam's loss, from the first to the last five."""
+def _loss_drop(name, dtype, starts):
+    """By how much 30 steps on 32 images of coloured squares lower SimSiam's loss, from the first to the last five.
+
+    The mean over so many initialisations.
+    """
     size, patches = 32, {} if name in ("resnet18", "efficientnet_b0") else {"patch_size": 8}
     model = _simsiam(name, size, dtype, width=0.125, **patches)
     spec = ViewSpec(size, (0.6, 1.0), jitter_probability=0.0, greyscale_probability=0.0, blur_probability=0.0)
     optimizer = direction(OptimizerConfig())
     step = bind(pretrain_step, model=model, optimizer=optimizer, spec=spec, constant_predictor=True)
-    compiled, state = compile_step(step), on_every_device(create_state(_initial(model, size), optimizer))
+    compiled, initial = compile_step(step), _initialiser(model, size)
     squares = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 3)).astype(np.uint8)
     ids = np.arange(32, dtype=np.int32)
     batch = shard(Batch(images=squares.repeat(8, axis=1).repeat(8, axis=2), labels=ids % 2, sample_ids=ids))
-    losses = []
-    for epoch in range(30):
-        state, metrics = compiled(state, batch, _hyper(5e-3, epoch))
-        losses.append(float(metrics["loss"]))
-    return losses[0] - np.mean(losses[-5:])
+    drops = []
+    for start in range(starts):
+        state, losses = on_every_device(create_state(initial(jax.random.key(start)), optimizer)), []
+        for epoch in range(30):
+            state, metrics = compiled(state, batch, _hyper(5e-3, epoch))
+            losses.append(float(metrics["loss"]))
+        drops.append(losses[0] - np.mean(losses[-5:]))
+    return np.mean(drops)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_training_in_bfloat16_lowers_the_loss_as_float32_does(name):
-    full, half = (_loss_drop(name, dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    # Rounding alone moves so small a ResNet's drop between 0.1 and 0.5, so that one start would say little.
+    starts = 5 if name == "resnet18" else 1
+    full, half = (_loss_drop(name, dtype, starts) for dtype in (jnp.float32, jnp.bfloat16))
     assert full > 0.15
     assert half > 0.6 * full
 
