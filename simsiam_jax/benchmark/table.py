@@ -158,7 +158,7 @@ def terminal_table(values: Mapping[str, Any]) -> str:
         rows.append(
             [
                 each["name"],
-                *([f"{_rounded(rate['median'])}", _range(rate)] if rate else ["", ""]),
+                *([_rounded(rate["median"]), _range(rate)] if rate else ["", ""]),
                 *([f"{ratio['median']:.3f}", _range(ratio)] if ratio else ["", ""]),
                 f"{flops['median'] / 1e12:.3g}" if flops else "",
                 f"{share['median']:.1%}" if share else "",
