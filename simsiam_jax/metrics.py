@@ -42,11 +42,14 @@ def scores(
 ) -> Numbers:
     """Every number that is reported of a split, each in 0..1.
 
-    For classes `top1`. For attributes, macro (mean over the attributes) and micro (all entries as one attribute):
-    `jaccard`, what the paper calls accuracy; `accuracy`; `auc`, the area under the ROC curve; and
-    `average_precision`. All over the known entries, as scikit-learn defines them. An attribute that is known of no
-    image is left out of the macro means; one that is always or never present, so that nothing can be ranked, of the
-    last two, and a warning tells its column. NaN where nothing is left.
+    For classes `top1`; `balanced_accuracy`, the mean over the classes that occur of how many of each are recognised,
+    which does not flatter whoever calls everything by the commonest name; and of two classes `auc`, the area under the
+    ROC curve of the second's score above the first's, NaN where only one occurs.
+
+    For attributes, macro (mean over the attributes) and micro (all entries as one attribute): `jaccard`, what the paper
+    calls accuracy; `accuracy`; `auc`; and `average_precision`. All over the known entries, as scikit-learn defines
+    them. An attribute that is known of no image is left out of the macro means; one that is always or never present, so
+    that nothing can be ranked, of the last two, and a warning tells its column. NaN where nothing is left.
 
     Args:
       outputs: Scores of the classes, of any scale; or probabilities of the attributes, 0..1.
@@ -54,7 +57,10 @@ def scores(
       threshold: Probability from which on an attribute counts as predicted.
     """
     if labels.ndim == 1:
-        return {"top1": float(np.mean(np.argmax(outputs, axis=-1) == labels))}
+        right = np.argmax(outputs, axis=-1) == labels
+        recalls = [np.mean(right[labels == label]) for label in np.unique(labels)]
+        numbers: Numbers = {"top1": float(np.mean(right)), "balanced_accuracy": float(np.mean(recalls))}
+        return numbers | ({"auc": _area(outputs[:, 1] - outputs[:, 0], labels)} if outputs.shape[1] == 2 else {})
     return {
         **_jaccard(outputs, labels, threshold),
         **_accuracy(outputs, labels, threshold),
@@ -66,12 +72,22 @@ def headline_score(
     outputs: Float[np.ndarray, "n k"],
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],
     *,
+    metric: str | None = None,
     threshold: float = 0.5,
 ) -> float:
-    """The one number of `scores` that `HEADLINE` names, without the cost of the others."""
-    if labels.ndim == 1:
-        return float(scores(outputs, labels)["top1"])
-    return _jaccard(outputs, labels, threshold)[HEADLINE["attributes"]]
+    """The one number of `scores` by this name, or that `HEADLINE` names, without the cost of the others."""
+    metric = metric or HEADLINE["classes" if labels.ndim == 1 else "attributes"]
+    if metric.endswith("jaccard"):
+        return _jaccard(outputs, labels, threshold)[metric]
+    return float(scores(outputs, labels, threshold=threshold)[metric])
+
+
+def _area(ranks: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
+    """The area under the ROC curve, NaN where one class is missing or a network has diverged."""
+    from sklearn.metrics import roc_auc_score  # as in _ranking
+
+    defined = len(np.unique(labels)) == 2 and np.isfinite(ranks).all()
+    return float(roc_auc_score(labels, ranks)) if defined else math.nan
 
 
 def _jaccard(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"], threshold: float) -> dict[str, float]:

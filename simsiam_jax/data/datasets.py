@@ -31,7 +31,10 @@ class DatasetInfo:
         native_size: shorter side in pixels; None where images have many sizes.
         image_size: side of the views in pixels, unless --image_size says otherwise.
         label_kind: one class for each image, binary attributes, or none.
+        headline: the number, of `metrics.scores`, by which epochs and penalties are chosen and that tables show; None:
+            that of `metrics.HEADLINE` for its kind of labels.
         label_features: where TFDS's examples have them, `/` between nested names.
+        label_ranges: of attributes that are numbers there: from which to which value, both included, one is present.
         splits: of ours, that `load_split` takes.
         pretrain_splits: what is pretrained on, by recipe; `train` where a recipe is not named.
         validation_fraction: held out of TFDS's `train`, by class, where TFDS has no split `validation`.
@@ -50,7 +53,9 @@ class DatasetInfo:
     native_size: int | None
     image_size: int
     label_kind: Literal["classes", "attributes", "none"] = "classes"
+    headline: str | None = None
     label_features: tuple[str, ...] = ("label",)
+    label_ranges: tuple[tuple[float, float], ...] = ()
     splits: tuple[str, ...] = ("train", "validation", "test")
     pretrain_splits: Mapping[str, str] = field(default_factory=dict)
     validation_fraction: float | None = None
@@ -84,6 +89,14 @@ CELEBA_ATTRIBUTES = (
     *("Mustache", "Narrow_Eyes", "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline"),
     *("Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat"),
     *("Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young"),
+)
+# Of a solar cell: name, what it means, and where the data has it: a feature and the values that it may have. The data
+# gives the probability of a defect as 0, 1/3, 2/3 or 1, and the type as 0 (mono-) or 1 (polycrystalline).
+SOLAR_ATTRIBUTES = (
+    ("monocrystalline", "cut from a single crystal", "type", (0.0, 0.0)),
+    ("any_defect", "probability of a defect above 0", "probability", (0.1, 1.0)),
+    ("likely_defect", "probability of a defect above 1/2", "probability", (0.5, 1.0)),
+    ("certain_defect", "probability of a defect 1", "probability", (0.9, 1.0)),
 )
 # Grey images are their own greyscale and have neither saturation nor hue: drawing these would only take time.
 GREY_VIEWS = {"saturation": 0.0, "hue": 0.0, "greyscale_probability": 0.0}
@@ -152,13 +165,24 @@ DATASETS: dict[str, DatasetInfo] = {
             class_names=("functional", "defective"),
             native_size=300,
             image_size=96,
+            # Three cells in ten are defective: to call none of them so would be right in seven.
+            headline="auc",
             keeps_size=False,
             views=GREY_VIEWS,
             variants={
                 "type": {"class_names": ("mono", "poly"), "label_features": ("type",)},
+                "conditions": {
+                    "class_names": tuple(name for name, *_ in SOLAR_ATTRIBUTES),
+                    "num_classes": len(SOLAR_ATTRIBUTES),
+                    "label_kind": "attributes",
+                    "headline": None,
+                    "label_features": tuple(feature for _, _, feature, _ in SOLAR_ATTRIBUTES),
+                    "label_ranges": tuple(values for *_, values in SOLAR_ATTRIBUTES),
+                },
                 "attributes": {
                     "class_names": ("defective", "poly"),
                     "label_kind": "attributes",
+                    "headline": None,
                     "label_features": ("label", "type"),
                 },
             },

@@ -270,7 +270,11 @@ def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.n
             found.append(np.ravel(value))
         return found
 
-    labels = np.array([np.concatenate(values(example)) for example in examples]).astype(np.int32)
+    found = np.array([np.concatenate(values(example)) for example in examples])
+    if info.label_ranges:
+        low, high = np.array(info.label_ranges).T
+        found = (low <= found) & (found <= high)
+    labels = found.astype(np.int32)
     return labels if info.label_kind == "attributes" else labels[:, 0]
 
 

@@ -78,6 +78,7 @@ def fit_probe(
     validation_labels: Int[np.ndarray, " m"] | Int[np.ndarray, "m classes"],
     *,
     num_classes: int,
+    metric: str | None = None,
     threshold: float = 0.5,
 ) -> Probe:
     """Fits a probe for each penalty and returns the one that does best on validation (the strongest among equals).
@@ -88,6 +89,7 @@ def fit_probe(
       validation_features: Of images that the penalty may be chosen on.
       validation_labels: Their classes or attributes.
       num_classes: Number of classes or attributes.
+      metric: By which it is chosen, of `metrics.scores`; None: `metrics.HEADLINE`'s.
       threshold: Probability from which on an attribute counts as predicted.
     """
     mean = features.mean(axis=0)
@@ -103,7 +105,8 @@ def fit_probe(
     for penalty in PENALTIES:
         fitted = jax.device_get(_fit(standard, jnp.asarray(labels), start, penalty))
         probe = Probe(fitted["weights"], fitted["bias"], mean, scale, labels.ndim > 1, float(penalty), 0.0)
-        score = headline_score(probe.outputs(validation_features), validation_labels, threshold=threshold)
+        outputs = probe.outputs(validation_features)
+        score = headline_score(outputs, validation_labels, metric=metric, threshold=threshold)
         probes.append(probe._replace(validation_score=score))
     return max(
         reversed(probes), key=lambda probe: -1.0 if math.isnan(probe.validation_score) else probe.validation_score
