@@ -35,21 +35,29 @@ def simsiam_loss(
     p2: Float[Array, "batch dim"],
     z1: Float[Array, "batch dim"],
     z2: Float[Array, "batch dim"],
+    *,
+    stop_gradient: bool = True,
+    symmetric: bool = True,
 ) -> Float[Array, ""]:
     """Equation (3): D(p1, stopgrad z2) / 2 + D(p2, stopgrad z1) / 2.
+
+    What it is without its two parts is what SimSiam's sections 4.1 and 4.6 take away.
 
     Args:
       p1: The predictor's output for the first view.
       p2: The same for the second.
-      z1: The projector's output for the first view; no gradient reaches it.
+      z1: The projector's output for the first view; a target.
       z2: The same for the second.
+      stop_gradient: Whether no gradient reaches z.
+      symmetric: Whether both terms count, or the first alone, whole.
 
     Returns:
       A float32 scalar in -1..1.
     """
-    first = negative_cosine_similarity(p1, jax.lax.stop_gradient(z2))
-    second = negative_cosine_similarity(p2, jax.lax.stop_gradient(z1))
-    return 0.5 * first + 0.5 * second
+    if stop_gradient:
+        z1, z2 = jax.lax.stop_gradient((z1, z2))
+    first = negative_cosine_similarity(p1, z2)
+    return 0.5 * first + 0.5 * negative_cosine_similarity(p2, z1) if symmetric else first
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, ""]:

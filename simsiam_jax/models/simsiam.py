@@ -13,6 +13,20 @@ from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNorm
 Variables = dict[str, Any]
 
 
+Norm = Literal["none", "plain", "affine"]
+
+
+def _hidden(has_norm: bool) -> Norm:
+    return "affine" if has_norm else "none"
+
+
+def _dense(x: jax.Array, layer: int, dim: int, norm: Norm, train: bool, dtype: Any, axis_name: str | None) -> jax.Array:
+    """Within a head: fully connected layer `fcN`, and batch norm `bnN` where it has one."""
+    # A bias before a batch norm is subtracted again with the mean.
+    x = nn.Dense(dim, use_bias=norm == "none", dtype=dtype, name=f"fc{layer}")(x)
+    return x if norm == "none" else BatchNorm(train, dtype, axis_name, norm == "affine", name=f"bn{layer}")(x)
+
+
 class Projector(nn.Module):
     """The projection MLP: fully connected layers, each hidden one with batch norm and ReLU.
 
@@ -21,13 +35,15 @@ class Projector(nn.Module):
       layers: Number of fully connected layers.
       output_norm: Batch norm on the output: `affine` (the paper's code: with scale and bias), `plain` (SimSiam's
         own: without) or `none`.
+      hidden_norm: Whether the hidden layers have batch norm.
       dtype: Compute type.
       axis_name: As in the backbone.
     """
 
     dim: int = 1024
     layers: int = 3
-    output_norm: Literal["none", "plain", "affine"] = "affine"
+    output_norm: Norm = "affine"
+    hidden_norm: bool = True
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -36,12 +52,8 @@ class Projector(nn.Module):
         """Maps features to z."""
         for layer in range(self.layers):
             last = layer == self.layers - 1
-            # A bias before a batch norm is subtracted again with the mean.
-            has_norm = not last or self.output_norm != "none"
-            x = nn.Dense(self.dim, use_bias=not has_norm, dtype=self.dtype, name=f"fc{layer + 1}")(x)
-            if has_norm:
-                affine = not last or self.output_norm == "affine"
-                x = BatchNorm(train, self.dtype, self.axis_name, affine, name=f"bn{layer + 1}")(x)
+            norm = self.output_norm if last else _hidden(self.hidden_norm)
+            x = _dense(x, layer + 1, self.dim, norm, train, self.dtype, self.axis_name)
             if not last:
                 x = nn.relu(x)
         return x
@@ -53,21 +65,25 @@ class Predictor(nn.Module):
     Attributes:
       dim: Width of the input and of the output.
       hidden_dim: Width of the bottleneck, a quarter of `dim` in the paper.
+      output_norm: Batch norm on the output, as in `Projector`.
+      hidden_norm: Whether the bottleneck has batch norm.
       dtype: Compute type.
       axis_name: As in the backbone.
     """
 
     dim: int = 1024
     hidden_dim: int = 256
+    output_norm: Norm = "none"
+    hidden_norm: bool = True
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch dim"], train: bool = False) -> Float[Array, "batch dim"]:
         """Maps z to p."""
-        x = nn.Dense(self.hidden_dim, use_bias=False, dtype=self.dtype, name="fc1")(z)
-        x = BatchNorm(train, self.dtype, self.axis_name, name="bn1")(x)
-        return nn.Dense(self.dim, dtype=self.dtype, name="fc2")(nn.relu(x))
+        norms = (_hidden(self.hidden_norm), self.output_norm)
+        x = _dense(z, 1, self.hidden_dim, norms[0], train, self.dtype, self.axis_name)
+        return _dense(nn.relu(x), 2, self.dim, norms[1], train, self.dtype, self.axis_name)
 
 
 class SimSiam(nn.Module):
@@ -79,6 +95,9 @@ class SimSiam(nn.Module):
       projector_layers: Fully connected layers of the projector.
       projector_output_norm: As in `Projector`.
       predictor_dim: Hidden width of the predictor.
+      predictor_output_norm: Batch norm on the predictor's output, as in `Projector`.
+      has_predictor: Without one, p is z (SimSiam, section 4.2).
+      hidden_norm: Whether the heads' hidden layers have batch norm (section 4.4).
       dtype: Compute type of the heads.
       axis_name: The axis over which the heads' batch statistics are averaged in training.
     """
@@ -86,8 +105,11 @@ class SimSiam(nn.Module):
     backbone: nn.Module
     projector_dim: int = 1024
     projector_layers: int = 3
-    projector_output_norm: Literal["none", "plain", "affine"] = "affine"
+    projector_output_norm: Norm = "affine"
     predictor_dim: int = 256
+    predictor_output_norm: Norm = "none"
+    has_predictor: bool = True
+    hidden_norm: bool = True
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -96,19 +118,26 @@ class SimSiam(nn.Module):
             dim=self.projector_dim,
             layers=self.projector_layers,
             output_norm=self.projector_output_norm,
+            hidden_norm=self.hidden_norm,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
-        self.predictor = Predictor(
-            dim=self.projector_dim, hidden_dim=self.predictor_dim, dtype=self.dtype, axis_name=self.axis_name
-        )
+        if self.has_predictor:
+            self.predictor = Predictor(
+                dim=self.projector_dim,
+                hidden_dim=self.predictor_dim,
+                output_norm=self.predictor_output_norm,
+                hidden_norm=self.hidden_norm,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+            )
 
     def branch(
         self, view: Float[Array, "batch height width 3"], train: bool = False, keys: Key[Array, "batch"] | None = None
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch dim"]]:
         """One view's p and z; `keys` as in the backbone."""
         z = self.projector(self.backbone(view, train=train, keys=keys), train=train)
-        return self.predictor(z, train=train), z
+        return (self.predictor(z, train=train) if self.has_predictor else z), z
 
     def __call__(
         self,
@@ -155,6 +184,8 @@ def train_on_views(
 
     views = rearrange([view1, view2], "view batch height width channel -> view batch height width channel")
     (p, z), updated = jax.vmap(branch)(views, keys)
+    if "batch_stats" not in variables:
+        return (p[0], p[1], z[0], z[1]), {}
 
     # With s1 = m s + (1 - m) b1 and s2 = m s + (1 - m) b2, passing b1 and then b2 gives m s1 + (1 - m) b2.
     def in_turn(old, each):

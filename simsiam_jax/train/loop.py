@@ -90,8 +90,9 @@ def make_plan(
     accumulation: int = 1,
     epochs: int,
     seed: int,
+    scaling_batch: int | None = None,
 ) -> Plan:
-    """The plan of a stage.
+    """The plan of a stage; `scaling_batch` is the images by which the rate is scaled, None: those of an update.
 
     Raises:
       InputError: If an epoch has fewer micro-batches than one update takes.
@@ -105,7 +106,7 @@ def make_plan(
     effective_batch = micro_batch_size * accumulation
     rates = learning_rates(
         optimizer,
-        effective_batch=effective_batch,
+        effective_batch=scaling_batch or effective_batch,
         updates_per_epoch=images // effective_batch,
         epochs=epochs,
     )
@@ -116,7 +117,7 @@ def make_plan(
         epochs=epochs,
         seed=seed,
         rates=rates,
-        constant_rate=optimizer.peak_learning_rate(effective_batch),
+        constant_rate=optimizer.peak_learning_rate(scaling_batch or effective_batch),
     )
 
 

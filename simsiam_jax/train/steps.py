@@ -89,6 +89,8 @@ def pretrain_step(
     optimizer: optax.GradientTransformation,
     spec: ViewSpec,
     constant_predictor: bool,
+    stop_gradient: bool = True,
+    symmetric: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One micro-step of SimSiam: two views, equation (3), gradients averaged over the devices.
 
@@ -100,6 +102,8 @@ def pretrain_step(
       optimizer: Gives a direction; `MultiSteps` inside for accumulation.
       spec: How views are drawn.
       constant_predictor: Whether the predictor keeps the constant learning rate.
+      stop_gradient: As in `simsiam_loss`.
+      symmetric: As in `simsiam_loss`.
 
     Returns:
       The new state, and `loss` and `z_spread` as float32 scalars.
@@ -108,9 +112,10 @@ def pretrain_step(
     keys = jnp.stack([sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=view) for view in (0, 1)])
 
     def loss_of(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
+        variables = {"params": params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
         (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2, keys)
-        return simsiam_loss(p1, p2, z1, z2), (batch_stats, z_spread(z1))
+        loss = simsiam_loss(p1, p2, z1, z2, stop_gradient=stop_gradient, symmetric=symmetric)
+        return loss, (batch_stats, z_spread(z1))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     constant = _in_predictor if constant_predictor else _nowhere
@@ -183,13 +188,13 @@ def compile_scan(
 
 
 def heldout_outputs(
-    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, spec: ViewSpec
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, spec: ViewSpec, symmetric: bool = True
 ) -> dict[str, jax.Array]:
     """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
     view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=spec)
     outputs: Any = model.apply(variables, view1, view2, train=False)
     p1, p2, z1, z2 = outputs
-    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows)))(p1, p2, z1, z2)
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=symmetric))(p1, p2, z1, z2)
     return {"loss": losses, "z": l2_normalize(z1)}
 
 
