@@ -103,6 +103,9 @@ class BackboneConfig:
 class HeadConfig:
     """SimSiam's projector and predictor; dims are output and hidden widths in units.
 
+    The last three are there to be taken away (SimSiam, sections 4.2 and 4.4): without `predictor`, p is z; without
+    `hidden_norm`, no hidden layer of either head has a batch norm.
+
     The paper's "after every fully connected layer except the output layer" is read as the network's output layer, the
     predictor's, as its code and SimSiam have it; `projector_output_norm="none"` is the other reading.
     """
@@ -111,14 +114,16 @@ class HeadConfig:
     projector_layers: int = 3
     projector_output_norm: Literal["none", "plain", "affine"] = "affine"
     predictor_dim: int = 256
+    predictor: bool = True
+    hidden_norm: bool = True
+    predictor_output_norm: Literal["none", "plain", "affine"] = "none"
 
     def __post_init__(self) -> None:
         for name in ("projector_dim", "projector_layers", "predictor_dim"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(
-            self.projector_output_norm in ("none", "plain", "affine"),
-            f"--projector_output_norm must be none, plain or affine, not {self.projector_output_norm!r}",
-        )
+            require(getattr(self, name) >= 1, f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("projector_output_norm", "predictor_output_norm"):
+            value = getattr(self, name)
+            require(value in ("none", "plain", "affine"), f"--{name} must be none, plain or affine, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,10 @@ class PretrainConfig:
     """SimSiam pretraining; batch sizes in images, lengths in epochs.
 
     `dataset` and `split` say which images it sees, labels aside; None: those of the data set that is evaluated on.
+    `stop_gradient` and `symmetric` are equation (3)'s; without the latter only the first view is predicted from.
+    `scaling_batch` is the batch by which the optimiser scales its rate: of an update, or of a micro-batch (the paper's
+    "BatchSize" can be read so). `test_loss` also logs the loss on the test images, without their labels and with no say
+    in anything (Figure 3).
     """
 
     dataset: str | None = None
@@ -170,6 +179,10 @@ class PretrainConfig:
     constant_predictor_learning_rate: bool = True
     knn_every: int = 5
     max_images: int | None = None
+    stop_gradient: bool = True
+    symmetric: bool = True
+    test_loss: bool = False
+    scaling_batch: Literal["effective", "micro"] = "effective"
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"--epochs must be at least 1, not {self.epochs}")
@@ -181,21 +194,32 @@ class PretrainConfig:
             self.max_images is None or self.max_images >= 1,
             f"--pretrain_images must be at least 1, not {self.max_images}",
         )
+        require(
+            self.scaling_batch in ("effective", "micro"),
+            f"--scaling_batch must be effective or micro, not {self.scaling_batch!r}",
+        )
 
     @property
     def effective_batch(self) -> int:
         """Images per optimiser update."""
         return self.micro_batch_size * self.accumulation
 
+    @property
+    def rate_batch(self) -> int:
+        """Images by which the learning rate is scaled."""
+        return self.effective_batch if self.scaling_batch == "effective" else self.micro_batch_size
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What all evaluations share: the labelled images that they may see, and kNN's two numbers.
 
-    `threshold` is the probability from which on a binary attribute is predicted to be there.
+    `threshold` is the probability from which on a binary attribute is predicted to be there. `label_fraction` is an
+    other way to say `labels_per_class`: a share of all labelled images, 0..1.
     """
 
     labels_per_class: int | None = None
+    label_fraction: float | None = None
     max_validation_images: int | None = None
     threshold: float = 0.5
     knn_k: int = 200
@@ -208,19 +232,36 @@ class EvaluationConfig:
             ("knn_k", self.knn_k),
         ):
             require(value is None or value >= 1, f"{flag} must be at least 1, not {value}")
+        require(
+            self.label_fraction is None or 0 < self.label_fraction <= 1,
+            f"--label_fraction must lie above 0 and at most at 1, not {self.label_fraction}",
+        )
+        require(
+            self.label_fraction is None or self.labels_per_class is None,
+            "--label_fraction and --labels_per_class are two ways to say one thing: give one",
+        )
         require(0 < self.threshold < 1, f"--threshold must lie between 0 and 1, not {self.threshold}")
         require(self.knn_temperature > 0, f"knn_temperature must be positive, not {self.knn_temperature}")
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tuning of all weights on the labelled images."""
+    """Fine-tuning of all weights on the labelled images.
+
+    `max_updates` ends it after the epoch in which so many updates are reached, for studies in which the number of
+    labels differs.
+    """
 
     epochs: int = 100
     batch_size: int = 64
     optimizer: OptimizerConfig = OptimizerConfig()
+    max_updates: int | None = None
 
     def __post_init__(self) -> None:
+        require(
+            self.max_updates is None or self.max_updates >= 1,
+            f"--finetune_updates must be at least 1, not {self.max_updates}",
+        )
         require(self.epochs >= 1, f"--finetune_epochs must be at least 1, not {self.epochs}")
         require(self.batch_size >= 2, f"--finetune_batch_size must be at least 2, not {self.batch_size}")
 
@@ -300,16 +341,53 @@ class Row:
     Attributes:
       pretrain: `none`, `in_domain` for the images of `Config.pretrain` without their labels, or `random_images`.
       label: What the table calls it; `{dataset}` stands for the data set's name.
-      paper: The paper's accuracies in percent by split, where it has them.
+      paper: The paper's numbers in percent: by split, where they are those of the headline, or by `split/metric`.
+      settings: In which the arm differs from the run, by the names of `OVERRIDES`.
+      group: The rows of a group are compared with its first one; None: all rows are one group.
+      shares: The arm whose pretraining this one starts from, instead of having its own.
     """
 
     pretrain: str
     label: str
     paper: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    shares: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.settings:
+            if name not in OVERRIDES or name in _OF_ALL_ARMS:
+                raise TypeError(f"{name!r} is no setting in which an arm may differ from others")
 
     def source(self, config: Config) -> str:
         """The name of the data that this arm is pretrained on, or `none`."""
         return config.pretrain.dataset or config.dataset if self.pretrain == "in_domain" else self.pretrain
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table in the paper's form: its heading, and which evaluation's number on which split it shows.
+
+    Without a `metric` it shows the one by which the data set's epochs are chosen.
+    """
+
+    heading: str
+    eval: str
+    split: str
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The table in the paper's form.
+
+    Attributes:
+      columns: What is shown of every arm; of a pivoted table the one number that fills it.
+      pivot: Whether groups are its lines and arms its columns (Table 2), instead of arms its lines.
+    """
+
+    columns: tuple[Column, ...]
+    pivot: bool = False
 
 
 EVALS = ("knn", "linear", "finetune")
@@ -333,6 +411,10 @@ class Study:
       command: That repeats the run.
       feed: How images reach the devices, of `data.feed.FEEDS`; it changes no result.
       paper_source: Where the rows' paper numbers come from, or None.
+      configs: Of the rows whose settings differ from `config`.
+      part: `(i, n)`: do every n-th unit from the i-th on, 1..n, and leave the others to other processes.
+      layout: The table in the paper's form; None: fine-tuning's headline on validation and test.
+      tested: Whether evaluations read the test images; not where settings are searched for.
     """
 
     experiment: str
@@ -348,6 +430,20 @@ class Study:
     command: str
     feed: str = "auto"
     paper_source: str | None = None
+    configs: Mapping[str, Config] = field(default_factory=dict)
+    part: tuple[int, int] = (1, 1)
+    layout: Layout | None = None
+    tested: bool = True
+
+    @property
+    def shard(self) -> str | None:
+        """What this process's file of results is called after, where several share the workdir."""
+        number, count = self.part
+        return None if count == 1 else f"{number}-of-{count}"
+
+    def config_of(self, arm: str) -> Config:
+        """All settings of an arm."""
+        return self.configs.get(arm, self.config)
 
     def __post_init__(self) -> None:
         require(len(self.seeds) >= 1, f"--seeds must be at least 1, not {len(self.seeds)}")
@@ -439,12 +535,23 @@ def recipe_config(
         sgd = OptimizerConfig(name="sgd", learning_rate=1e-2, weight_decay=1e-6, schedule="cosine")
         return dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, optimizer=sgd))
     if recipe == "reference":
+        # SimSiam, section 3 and, for images of 32 pixels, appendix D.
         sgd = OptimizerConfig(
-            name="sgd", learning_rate=0.05, scale_with_batch=True, weight_decay=1e-4, schedule="cosine"
+            name="sgd",
+            learning_rate=0.03 if small else 0.05,
+            scale_with_batch=True,
+            weight_decay=5e-4 if small else 1e-4,
+            schedule="cosine",
         )
         return dataclasses.replace(
             config,
-            head=HeadConfig(projector_dim=2048, projector_output_norm="plain", predictor_dim=512),
+            backbone=dataclasses.replace(backbone, stem="cifar" if small else "imagenet"),
+            head=HeadConfig(
+                projector_dim=2048,
+                projector_layers=2 if small else 3,
+                projector_output_norm="plain",
+                predictor_dim=512,
+            ),
             pretrain=dataclasses.replace(config.pretrain, optimizer=sgd, micro_batch_size=512, accumulation=1),
         )
     return config
@@ -462,30 +569,70 @@ OVERRIDES = {
     "drop_path": "backbone.drop_path",
     "init": "backbone.init",
     "projector_dim": "head.projector_dim",
+    "projector_layers": "head.projector_layers",
     "projector_output_norm": "head.projector_output_norm",
+    "predictor": "head.predictor",
     "predictor_dim": "head.predictor_dim",
+    "predictor_output_norm": "head.predictor_output_norm",
+    "hidden_norm": "head.hidden_norm",
+    "stop_gradient": "pretrain.stop_gradient",
+    "symmetric": "pretrain.symmetric",
+    "constant_predictor": "pretrain.constant_predictor_learning_rate",
     "epochs": "pretrain.epochs",
     "micro_batch_size": "pretrain.micro_batch_size",
     "accumulation": "pretrain.accumulation",
+    "optimizer": "pretrain.optimizer.name",
     "learning_rate": "pretrain.optimizer.learning_rate",
+    "scaling_batch": "pretrain.scaling_batch",
+    "weight_decay": "pretrain.optimizer.weight_decay",
     "warmup_epochs": "pretrain.optimizer.warmup_epochs",
     "knn_every": "pretrain.knn_every",
+    "test_loss": "pretrain.test_loss",
     "pretrain_images": "pretrain.max_images",
     "pretrain_split": "pretrain.split",
+    **{
+        name: f"views.{name}"
+        for name in (
+            "crop_scale",
+            "flip_probability",
+            "jitter_probability",
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+            "greyscale_probability",
+            "blur_probability",
+        )
+    },
     "labels_per_class": "evaluation.labels_per_class",
+    "label_fraction": "evaluation.label_fraction",
     "validation_images": "evaluation.max_validation_images",
     "threshold": "evaluation.threshold",
     "finetune_epochs": "finetune.epochs",
+    "finetune_updates": "finetune.max_updates",
     "finetune_batch_size": "finetune.batch_size",
+    "finetune_optimizer": "finetune.optimizer.name",
+    "finetune_learning_rate": "finetune.optimizer.learning_rate",
+    "finetune_weight_decay": "finetune.optimizer.weight_decay",
+    "finetune_schedule": "finetune.optimizer.schedule",
+    "finetune_crop_scale": "finetune_views.crop_scale",
+    "finetune_flip_probability": "finetune_views.flip_probability",
     "noise_images": "noise.count",
     "noise_size": "noise.size",
+    "noise_distribution": "noise.distribution",
 }
+# Of two ways to say one thing the later one counts.
+_EXCLUDED = {"labels_per_class": "label_fraction", "label_fraction": "labels_per_class"}
+# These decide which images are loaded, once for all arms.
+_OF_ALL_ARMS = ("cached_size", "max_bad_images", "pretrain_images", "pretrain_split", "validation_images")
 
 
 def with_overrides(config: Config, values: Mapping[str, Any]) -> Config:
     """Replaces settings by the names in `OVERRIDES`; a learning rate given so is the peak, not scaled by the batch."""
     for name, value in values.items():
         require(name in OVERRIDES, f"unknown setting {name!r}; known: {', '.join(OVERRIDES)}")
+        if name in _EXCLUDED and value is not None:
+            config = _replace_at(config, OVERRIDES[_EXCLUDED[name]].split("."), None)
         config = _replace_at(config, OVERRIDES[name].split("."), value)
         if name == "learning_rate":
             config = _replace_at(config, ["pretrain", "optimizer", "scale_with_batch"], False)

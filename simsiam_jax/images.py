@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from simsiam_jax.config import Config, Row, Study
+from simsiam_jax.config import Config, Study
 from simsiam_jax.data.cache import ImageSplit, count_shared
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
 from simsiam_jax.data.splits import load_split
@@ -47,7 +47,7 @@ class Data:
     @property
     def metric(self) -> str | None:
         """The number by which epochs and penalties are chosen; None without labels."""
-        return HEADLINE.get(self.info.label_kind)
+        return self.info.headline or HEADLINE.get(self.info.label_kind)
 
 
 def load_data(study: Study) -> Data:
@@ -88,7 +88,8 @@ def load_data(study: Study) -> Data:
             share = most / len(validation)
             validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
     if study.evals:
-        labelled_subset(train, config, seed=0)
+        for arm in study.rows:
+            labelled_subset(train, study.config_of(arm), seed=0)
     return Data(info, train, bank, unlabelled, validation, test, seen)
 
 
@@ -131,16 +132,18 @@ def _at_most(split: ImageSplit, limit: int | None) -> ImageSplit:
 
 def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSplit:
     """The labelled images that evaluations may learn from: as many of each class or attribute, by the seed."""
-    per_class = config.evaluation.labels_per_class
-    return train if per_class is None else train.take(stratified_subset(train.labels, per_class=per_class, seed=seed))
+    per_class, fraction = config.evaluation.labels_per_class, config.evaluation.label_fraction
+    if per_class is None and fraction is None:
+        return train
+    return train.take(stratified_subset(train.labels, per_class=per_class, fraction=fraction, seed=seed))
 
 
-def pretraining_images(study: Study, data: Data, row: Row, *, seed: int) -> ImageSplit:
+def pretraining_images(study: Study, data: Data, arm: str, *, seed: int) -> ImageSplit:
     """The images of an arm's pretraining; noise is drawn anew for each seed."""
-    if row.pretrain == "in_domain":
+    if study.rows[arm].pretrain == "in_domain":
         assert data.unlabelled is not None
         return data.unlabelled
-    config = study.config
+    config = study.config_of(arm)
     own = config.cached_size or data.info.stored_size(config.image_size) or data.info.native_size
     size = None if config.noise.size else own
     return load_split("random_images", "train", data_dir=study.data_dir, size=size, noise=config.noise, seed=seed)

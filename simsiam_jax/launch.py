@@ -22,8 +22,10 @@ from simsiam_jax.config import (
     BackboneConfig,
     Config,
     InputError,
+    Layout,
     Row,
     Study,
+    differences,
     from_dict,
     recipe_config,
     require,
@@ -105,10 +107,12 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     define_folder_flags(workdir=f"runs/{experiment}", dataset=dataset)
     flags.DEFINE_string("preset", preset, "Size and length: smoke (seconds), small (minutes), paper.")
     flags.DEFINE_string("recipe", "paper", f"Method: {', '.join(RECIPES)}.")
+    flags.DEFINE_boolean("show_config", False, "Print every setting of every arm as JSON, and do nothing.")
     flags.DEFINE_integer("seeds", None, "Number of seeds; each is one more run of every arm.")
     define_network_flags()
     flags.DEFINE_float("drop_path", None, "Stochastic depth: probability of dropping the last block, 0..1.")
     flags.DEFINE_string("init", None, "Weights to start from: random, imagenet, a .safetensors or .pth file, hf:REPO.")
+    define_method_flags()
     flags.DEFINE_integer("epochs", None, "Epochs of pretraining.")
     flags.DEFINE_integer("micro_batch_size", None, "Images of a micro-batch, over which batch statistics are taken.")
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update.")
@@ -120,9 +124,38 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
     flags.DEFINE_integer("pretrain_images", None, "Pretrain on at most so many images.")
     flags.DEFINE_integer("noise_images", None, "Number of random images in the arm that pretrains on noise.")
     flags.DEFINE_integer("noise_size", None, "Their side in pixels; the data set's own by default, 224 in the paper.")
-    flags.DEFINE_string("projector_output_norm", None, "Batch norm on the projector's output: none, plain, affine.")
+    flags.DEFINE_string("noise_distribution", None, "Of their pixels: uniform (the paper's code) or gaussian.")
     flags.DEFINE_string("dtype", None, "Compute type: float32 or bfloat16.")
     define_evaluation_flags()
+
+
+def define_method_flags() -> None:
+    """Defines the flags in which recipes differ, and those that take away a part of SimSiam."""
+    flags.DEFINE_integer("projector_dim", None, "Units of the projector: 1024 (the paper's code) or 2048 (SimSiam).")
+    flags.DEFINE_integer("projector_layers", None, "Fully connected layers of the projector.")
+    flags.DEFINE_string("projector_output_norm", None, "Batch norm on the projector's output: none, plain, affine.")
+    flags.DEFINE_integer(
+        "predictor_dim", None, "Hidden units of the predictor: 256 (the paper's code) or 512 (SimSiam)."
+    )
+    flags.DEFINE_string("predictor_output_norm", None, "Batch norm on the predictor's output: none, plain, affine.")
+    flags.DEFINE_boolean("predictor", None, "Whether there is a predictor.")
+    flags.DEFINE_boolean("hidden_norm", None, "Whether the heads' hidden layers have batch norm.")
+    flags.DEFINE_boolean("stop_gradient", None, "Whether the gradient is stopped at z.")
+    flags.DEFINE_boolean(
+        "symmetric", None, "Whether each view is predicted from the other, or the second from the first."
+    )
+    flags.DEFINE_boolean("constant_predictor", None, "Whether the predictor's learning rate stays at its peak.")
+    flags.DEFINE_string("optimizer", None, "Optimiser of pretraining: adam or sgd.")
+    flags.DEFINE_string("scaling_batch", None, "Batch that scales the recipe's learning rate: effective or micro.")
+    flags.DEFINE_float("weight_decay", None, "Coupled weight decay of pretraining.")
+    flags.DEFINE_list("crop_scale", None, "Smallest and largest share of the image that a view shows, as 0.2,1.")
+    for name, what in (
+        ("flip", "mirroring"),
+        ("jitter", "colour jitter"),
+        ("greyscale", "no colour"),
+        ("blur", "blur"),
+    ):
+        flags.DEFINE_float(f"{name}_probability", None, f"Probability of {what} in a view, 0..1.")
 
 
 def define_network_flags() -> None:
@@ -136,21 +169,44 @@ def define_network_flags() -> None:
 def define_evaluation_flags() -> None:
     """Defines the flags of the evaluations."""
     flags.DEFINE_integer("labels_per_class", None, "Labelled images of each class that evaluations learn from.")
+    flags.DEFINE_float("label_fraction", None, "The same as a share of all labelled images, 0..1.")
     flags.DEFINE_float("threshold", None, "Probability, 0..1, from which on a binary attribute is predicted.")
     flags.DEFINE_integer("validation_images", None, "Validate on at most so many images.")
     flags.DEFINE_integer("finetune_epochs", None, "Epochs of fine-tuning.")
+    flags.DEFINE_integer("finetune_updates", None, "End fine-tuning after the epoch that reaches so many updates.")
     flags.DEFINE_integer("finetune_batch_size", None, "Images of an update of fine-tuning.")
+    flags.DEFINE_string("finetune_optimizer", None, "Optimiser of fine-tuning: adam or sgd.")
+    flags.DEFINE_float("finetune_learning_rate", None, "Its learning rate.")
+    flags.DEFINE_float("finetune_weight_decay", None, "Its coupled weight decay.")
+    flags.DEFINE_string("finetune_schedule", None, "Its learning rate's course: constant or cosine.")
+    flags.DEFINE_list("finetune_crop_scale", None, "As --crop_scale, when fine-tuning.")
+    flags.DEFINE_float("finetune_flip_probability", None, "Probability of mirroring when fine-tuning, 0..1.")
 
 
 def given(names: Iterable[str]) -> dict[str, Any]:
     """The values of those flags, of `names`, that were given."""
-    return {
+    found = {
         name: flags.FLAGS[name].value for name in names if name in flags.FLAGS and flags.FLAGS[name].value is not None
     }
+    return {name: _range(name, value) if isinstance(value, list) else value for name, value in found.items()}
 
 
-def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config, tuple[int, ...]]:
+def _range(flag: str, words: list[str]) -> tuple[float, float]:
+    try:
+        low, high = map(float, words)
+    except ValueError:
+        raise InputError(f"--{flag}={','.join(words)}: give two numbers, as in --{flag}=0.2,1") from None
+    return low, high
+
+
+def config_from_flags(
+    presets: Mapping[str, Mapping[str, Any]], fit_backbone: bool = True
+) -> tuple[Config, tuple[int, ...]]:
     """Recipe, then preset, then flags: the whole configuration, and the seeds.
+
+    Args:
+      presets: Size and length by name.
+      fit_backbone: Whether to drop the settings that the backbone does not have; False where each arm has its own.
 
     Raises:
       InputError: For an unknown name or an impossible number.
@@ -176,7 +232,51 @@ def config_from_flags(presets: Mapping[str, Mapping[str, Any]]) -> tuple[Config,
     )
     config = dataclasses.replace(config, labels=labels_flag(), pretrain=pretrain)
     config = with_overrides(config, {**settings, **given(OVERRIDES)})
-    return dataclasses.replace(config, backbone=fitted(config.backbone)), tuple(range(seeds))
+    if fit_backbone:
+        config = dataclasses.replace(config, backbone=fitted(config.backbone))
+    return config, tuple(range(seeds))
+
+
+def arm_configs(rows: Mapping[str, Row], config: Config) -> dict[str, Config]:
+    """The settings of each arm: the run's, with the row's own laid over them.
+
+    Raises:
+      InputError: For a flag that the rows decide, or that no arm's backbone has.
+    """
+    decided = {name for row in rows.values() for name in row.settings}
+    for flag, value in given(sorted(decided)).items():
+        raise InputError(f"--{flag}={value}: the arms of this table differ in it; choose among them with --arms")
+    found = {name: with_overrides(config, _settings(row)) for name, row in rows.items()}
+    networks = {arm.backbone.name for arm in found.values()}
+    if len(networks) > 1:
+        # A flag that only some of the networks have is theirs alone.
+        known = {field for name in networks for field in backbone_fields(name)}
+        for flag, value in given(set(config.backbone.fields()) - known).items():
+            raise InputError(f"--{flag}={value}: none of the backbones here has a {flag}; leave the flag out")
+        fit = _without_absent
+    else:
+        fit = fitted
+    return {name: dataclasses.replace(arm, backbone=fit(arm.backbone)) for name, arm in found.items()}
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """A row's settings; `imagenet` becomes the file for its backbone where --imagenet_weights names a folder."""
+    folder = given(["imagenet_weights"]).get("imagenet_weights")
+    settings = dict(row.settings)
+    if folder is None or settings.get("init") != "imagenet":
+        return settings
+    name = settings.get("backbone", "resnet18")
+    files = [path for ending in ("safetensors", "pth", "bin") for path in Path(folder).glob(f"{name}*.{ending}")]
+    if files:
+        settings["init"] = str(min(files).expanduser().absolute())
+    else:
+        logging.warning("--imagenet_weights=%s holds no %s*.safetensors or .pth", folder, name)
+    return settings
+
+
+def _without_absent(backbone: BackboneConfig) -> BackboneConfig:
+    known = backbone_fields(backbone.name)
+    return dataclasses.replace(backbone, **{name: None for name in backbone.fields() if name not in known})
 
 
 def labels_flag() -> str | None:
@@ -192,10 +292,9 @@ def fitted(backbone: BackboneConfig) -> BackboneConfig:
       InputError: If one of them was given as a flag, or the name is unknown.
     """
     known = backbone_fields(backbone.name)
-    absent = [name for name in backbone.fields() if name not in known]
-    for flag, value in given(absent).items():
+    for flag, value in given(name for name in backbone.fields() if name not in known).items():
         raise InputError(f"--{flag}={value}: --backbone={backbone.name} has no {flag}; leave the flag out")
-    return dataclasses.replace(backbone, **dict.fromkeys(absent))
+    return _without_absent(backbone)
 
 
 def run_table(
@@ -209,6 +308,8 @@ def run_table(
     presets: Mapping[str, Mapping[str, Any]] = PRESETS,
     evals: tuple[str, ...] = EVALS,
     paper_source: str | None = None,
+    layout: Layout | None = None,
+    tested: bool = True,
 ) -> None:
     """Runs a launcher: its flags, the study of its rows, the report and the table. Does not return.
 
@@ -222,33 +323,60 @@ def run_table(
       presets: Size and length by name; settings as in `config.OVERRIDES`, `image_size` and `seeds`.
       evals: The evaluations to run.
       paper_source: Where the rows' paper numbers come from.
+      layout: The table in the paper's form.
+      tested: Whether evaluations read the test images.
     """
     define_study_flags(experiment=experiment, dataset=dataset, preset=preset)
     flags.DEFINE_list("arms", list(rows), "Rows of the table to run, comma-separated.")
     flags.DEFINE_list("evals", list(evals), f"Evaluations to run, of {', '.join(EVALS)}.")
+    flags.DEFINE_string("units", "1/1", "Of several processes that share --workdir, this is the i-th of n: i/n.")
+    flags.DEFINE_boolean("dry_run", False, "Print the units, their updates and an estimate of their time, and stop.")
+    if any(row.settings.get("init") == "imagenet" for row in rows.values()):
+        flags.DEFINE_string(
+            "imagenet_weights", None, "Folder with BACKBONE*.safetensors or .pth, in place of downloads."
+        )
 
     def main() -> None:
         values = flags.FLAGS
-        config, seeds = config_from_flags(presets)
+        config, seeds = config_from_flags(presets, fit_backbone=False)
         for arm in values.arms:
             require(arm in rows, f"--arms: unknown arm {arm!r}; known: {', '.join(rows)}")
         require(bool(values.arms), f"--arms names no arm; known: {', '.join(rows)}")
-        run_study(
-            Study(
-                experiment=experiment,
-                title=title.format(dataset=dataset_title(config.dataset)),
-                question=question.format(dataset=dataset_title(config.dataset)),
-                rows={name: row for name, row in rows.items() if name in values.arms},
-                config=config,
-                seeds=seeds,
-                evals=tuple(values.evals),
-                **folders(),
-                command=command(experiment),
-                paper_source=paper_source,
-            )
+        chosen = {name: row for name, row in rows.items() if name in values.arms}
+        configs = arm_configs(chosen, config)
+        if len({arm.backbone.name for arm in configs.values()}) == 1:
+            config = dataclasses.replace(config, backbone=_without_absent(config.backbone))
+        study = Study(
+            experiment=experiment,
+            title=title.format(dataset=dataset_title(config.dataset)),
+            question=question.format(dataset=dataset_title(config.dataset)),
+            rows=chosen,
+            config=config,
+            seeds=seeds,
+            evals=tuple(values.evals),
+            **folders(),
+            command=command(experiment),
+            paper_source=paper_source,
+            configs={name: arm for name, arm in configs.items() if arm != config},
+            part=_part(values.units),
+            layout=layout,
+            tested=tested,
         )
+        if values.dry_run:
+            from simsiam_jax.estimate import print_estimate
+
+            print_estimate(study)
+        else:
+            run_study(study)
 
     run(main)
+
+
+def _part(words: str) -> tuple[int, int]:
+    number, _, count = words.partition("/")
+    valid = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
+    require(valid, f"--units={words}: give i/n, this process's number and their count, as in --units=1/2")
+    return int(number), int(count)
 
 
 def folders(workdir: str | None = None) -> dict[str, Any]:
@@ -274,23 +402,35 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
     Args:
       study: What to run.
       pretrained: A folder of a pretraining to evaluate, in place of pretraining.
+
+    Exits with code 1 if a unit has failed.
     """
+    if given(["show_config"]).get("show_config"):
+        print(json.dumps({arm: to_dict(study.config_of(arm)) for arm in study.rows}, indent=1))
+        return
     show_config(study.config)
+    for arm, config in study.configs.items():
+        print(f"{arm:15}", *(f"{change};" for change in differences(to_dict(study.config), to_dict(config))))
     from rich.console import Console
 
     from simsiam_jax import study as studies
     from simsiam_jax.report.page import write_report
-    from simsiam_jax.report.results import read_experiment, read_results
+    from simsiam_jax.report.results import read_experiment, read_results, results_file
     from simsiam_jax.report.tables import format_terminal, summarise
 
+    failures = ()
     if pretrained is None:
-        studies.run(study)
+        failures = studies.run(study)
     else:
         studies.run_evaluations(study, pretrained)
     report = write_report(study.workdir)
     if study.evals:
         Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
-    print(f"results  {study.workdir / 'results.jsonl'}\nreport   {report}")
+    print(f"results  {study.workdir / results_file(study.shard)}\nreport   {report}")
+    for failure in failures:
+        print(f"failed   {failure}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
 
 
 def show_config(config: Config) -> None:

@@ -1,5 +1,6 @@
 """The networks and compiled functions of a configuration, and weights that go into them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.config import Config, InputError
+from simsiam_jax.config import Config, EvaluationConfig, FinetuneConfig, InputError, NoiseConfig, PretrainConfig
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.train.checkpoints import Checkpoints
@@ -49,6 +50,9 @@ class Programs:
             projector_layers=config.head.projector_layers,
             projector_output_norm=config.head.projector_output_norm,
             predictor_dim=config.head.predictor_dim,
+            has_predictor=config.head.predictor,
+            hidden_norm=config.head.hidden_norm,
+            predictor_output_norm=config.head.predictor_output_norm,
             dtype=dtype,
             axis_name=AXIS,
         )
@@ -88,6 +92,8 @@ class Programs:
                 optimizer=self.pretrain_optimizer,
                 spec=self.config.views,
                 constant_predictor=self.config.pretrain.constant_predictor_learning_rate,
+                stop_gradient=self.config.pretrain.stop_gradient,
+                symmetric=self.config.pretrain.symmetric,
             ),
             feed=self.feed,
         )
@@ -95,7 +101,14 @@ class Programs:
     @functools.cached_property
     def heldout(self) -> Callable[..., dict[str, jax.Array]]:
         """Loss and z of held-out images."""
-        return compile_outputs(bind(heldout_outputs, model=self.simsiam, spec=self.config.views))
+        return compile_outputs(
+            bind(
+                heldout_outputs,
+                model=self.simsiam,
+                spec=self.config.views,
+                symmetric=self.config.pretrain.symmetric,
+            )
+        )
 
     @functools.cached_property
     def features(self) -> Extract:
@@ -119,6 +132,26 @@ class Programs:
             ),
             feed=self.feed,
         )
+
+
+def compiled_part(config: Config) -> Config:
+    """The settings that `Programs` depend on; the others, such as lengths and numbers of labels, at their defaults."""
+    pretrain, plain = config.pretrain, PretrainConfig()
+    finetune = FinetuneConfig(optimizer=dataclasses.replace(config.finetune.optimizer, learning_rate=1.0))
+    return dataclasses.replace(
+        config,
+        pretrain=dataclasses.replace(
+            plain,
+            accumulation=pretrain.accumulation,
+            optimizer=dataclasses.replace(pretrain.optimizer, learning_rate=1.0, warmup_epochs=0.0),
+            constant_predictor_learning_rate=pretrain.constant_predictor_learning_rate,
+            stop_gradient=pretrain.stop_gradient,
+            symmetric=pretrain.symmetric,
+        ),
+        finetune=finetune,
+        evaluation=EvaluationConfig(),
+        noise=NoiseConfig(),
+    )
 
 
 def with_backbone(variables: Variables, backbone: Variables | None) -> Variables:

@@ -1,10 +1,15 @@
 """A study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
 import dataclasses
+import fcntl
 import json
+import math
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ from scipy.special import expit
 from simsiam_jax.config import (
     EVALS,
     Config,
+    EvaluationConfig,
+    FinetuneConfig,
     InputError,
     Row,
     Study,
@@ -28,18 +35,17 @@ from simsiam_jax.config import (
     require,
     to_dict,
 )
-from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.datasets import dataset_info, dataset_title
 from simsiam_jax.data.feed import choose_feed
-from simsiam_jax.data.views import unnormalise
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.eval.linear import fit_probe
+from simsiam_jax.exhibits import save_confusion, save_map, save_neighbours, save_pairs, save_samples
 from simsiam_jax.images import Data, labelled_subset, load_data, overlap, pretraining_images, pretraining_info
 from simsiam_jax.metrics import Numbers, headline_score, scores, z_spread
 from simsiam_jax.models import create_backbone
-from simsiam_jax.programs import EVALUATION_BATCH, Programs, Variables, restore_backbone
+from simsiam_jax.programs import EVALUATION_BATCH, Programs, Variables, compiled_part, restore_backbone
 from simsiam_jax.report.results import (
     EXPERIMENT_FILE,
     RESULTS_FILE,
@@ -53,11 +59,24 @@ from simsiam_jax.train.devices import check_divisible
 from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.state import TrainState, create_state
 from simsiam_jax.train.steps import over_split
-from simsiam_jax.weights import InitialWeights, load_initial
+from simsiam_jax.weights import load_initial
 from simsiam_jax.weights.files import write_whole
 from simsiam_jax.weights.initial import start_name
 
-_PAIRS_SHOWN = 8
+
+@dataclass(frozen=True)
+class Start:
+    """What an arm's backbone starts from.
+
+    Attributes:
+      variables: Its weights; None for random ones.
+      origin: What they are, for the record.
+      absent: Why the arm cannot be run, where its weights are not at hand.
+    """
+
+    variables: Variables | None = None
+    origin: dict[str, Any] | None = None
+    absent: str | None = None
 
 
 def check(study: Study) -> None:
@@ -81,18 +100,29 @@ def check(study: Study) -> None:
             config.pretrain.split in splits,
             f"--pretrain_split={config.pretrain.split}: {source.title} has {', '.join(splits)} to pretrain on",
         )
-    create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
-    check_divisible(config.pretrain.micro_batch_size, "--micro_batch_size")
+    for arm, row in study.rows.items():
+        own = study.config_of(arm)
+        create_backbone(own.backbone.name, own.image_size, **own.backbone.fields())
+        check_divisible(own.pretrain.micro_batch_size, "--micro_batch_size")
+        if row.shares:
+            require(row.shares in study.rows, f"--arms: {arm} shares the pretraining of {row.shares}: name it too")
+            theirs = study.config_of(row.shares)
+            if _pretraining_part(own) != _pretraining_part(theirs):
+                raise TypeError(f"{arm} cannot share the pretraining of {row.shares}: its settings differ")
     choose_feed(study.feed, 0, 0)
 
 
-def open_workdir(study: Study, data: Data | None = None, start: InitialWeights | None = None) -> None:
+def _pretraining_part(config: Config) -> Config:
+    return dataclasses.replace(config, evaluation=EvaluationConfig(), finetune=FinetuneConfig())
+
+
+def open_workdir(study: Study, data: Data | None = None, starts: Mapping[str, Start] | None = None) -> None:
     """Makes the workdir and describes the study in experiment.json, once it is sure that both belong together.
 
     Args:
       study: What is about to run.
       data: What it runs on; without it the workdir is only checked.
-      start: The weights that backbones start from, if not random.
+      starts: What each arm's backbone starts from; without it all start from random weights.
 
     Raises:
       InputError: If the folder cannot be written, or holds another experiment or other settings.
@@ -120,11 +150,22 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
             f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
         )
         known = {arm.name: dataclasses.asdict(arm) for arm in before.arms}
-        require(
-            start is None or before.init is None or before.init["sha256"] == start.origin["sha256"],
-            f"--init={study.config.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
-            "choose another --workdir",
-        )
+        for arm, entry in known.items():
+            if arm not in study.rows:
+                continue
+            start, own = (starts or {}).get(arm, Start()), study.config_of(arm)
+            old = (entry["init"] or before.init or {}).get("sha256")
+            require(
+                start.origin is None or old in (None, start.origin["sha256"]),
+                f"--init={own.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
+                "choose another --workdir",
+            )
+            changes = _changes(study, arm)
+            require(
+                list(entry["changes"]) == changes,
+                f"--workdir={study.workdir} holds results of {arm} with other settings "
+                f"({'; '.join(sorted({*entry['changes']} ^ {*changes})[:3])}): choose another --workdir",
+            )
         for name, split in data.splits.items() if data else ():
             require(
                 before.data.get(name, {}).get("fingerprint") in (None, split.fingerprint),
@@ -137,10 +178,7 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
         require(not stray.exists(), f"{stray} belongs to an unknown experiment: choose another --workdir")
     if data is None:
         return
-    now = {
-        name: {"name": name, "label": arm_label(row, study.config), "paper": dict(row.paper)}
-        for name, row in study.rows.items()
-    }
+    now = {name: _describe(study, data, name, (starts or {}).get(name, Start())) for name in study.rows}
     # The first arm is what the others are compared with: a run of some arms alone does not change which that is.
     order = known if known.keys() >= now.keys() else {**now, **known}
     description = {
@@ -154,18 +192,52 @@ def open_workdir(study: Study, data: Data | None = None, start: InitialWeights |
         "seeds": sorted({*study.seeds, *seeds}),
         "config": to_dict(study.config),
         **({"metric": data.metric} if data.metric else {}),
-        "init": None if start is None else start.origin,
+        "label_kind": data.info.label_kind,
+        "class_names": list(data.info.class_names),
+        "layout": _layout(study, data.metric),
+        "figure3": any(study.config_of(arm).pretrain.test_loss for arm in study.rows),
         "data": {name: {"images": len(split), "fingerprint": split.fingerprint} for name, split in data.splits.items()},
         "paper_source": study.paper_source,
     }
     write_json(path, description)
 
 
+def _describe(study: Study, data: Data, arm: str, start: Start) -> dict[str, Any]:
+    """What experiment.json says of an arm."""
+    row, config = study.rows[arm], study.config_of(arm)
+    counted = study.evals and any(name in row.settings for name in ("labels_per_class", "label_fraction"))
+    return {
+        "name": arm,
+        "label": arm_label(row, config),
+        "paper": dict(row.paper),
+        "pretrain": row.pretrain,
+        "group": row.group,
+        "shares": row.shares,
+        "settings": dict(row.settings),
+        "changes": _changes(study, arm),
+        "labels": len(labelled_subset(data.train, config, seed=0)) if counted else None,
+        "absent": start.absent,
+        "init": start.origin,
+    }
+
+
+def _changes(study: Study, arm: str) -> list[str]:
+    return differences(to_dict(study.config), to_dict(study.config_of(arm)))
+
+
+def _layout(study: Study, headline: str | None) -> dict[str, Any] | None:
+    if study.layout is None:
+        return None
+    columns = [[each.eval, each.split, each.metric or headline, each.heading] for each in study.layout.columns]
+    return {"columns": columns, "pivot": study.layout.pivot}
+
+
 def arm_label(row: Row, config: Config) -> str:
     """What tables call an arm: its pretraining, and where that starts unless from random weights."""
     label = row.label.format(dataset=dataset_title(config.pretrain.dataset or config.dataset))
     init = config.backbone.init
-    return label if init == "random" else f"{label}, from {start_name(init)}"
+    # A row that sets its own start is called after it.
+    return label if init == "random" or "init" in row.settings else f"{label}, from {start_name(init)}"
 
 
 def pretraining_name(row: Row, config: Config) -> str:
@@ -222,8 +294,18 @@ class Unit:
 
     @property
     def config(self) -> Config:
-        """All settings."""
-        return self.study.config
+        """All settings of its arm."""
+        return self.study.config_of(self.arm)
+
+    @property
+    def folder(self) -> Path:
+        """Of its stages."""
+        return self.study.workdir / self.arm / f"seed-{self.seed}"
+
+    @property
+    def pretrained_folder(self) -> Path:
+        """Of the stage `pretrain`, which may be another arm's."""
+        return self.folder.parent.parent / (self.row.shares or self.arm) / f"seed-{self.seed}" / "pretrain"
 
     @property
     def title(self) -> str:
@@ -232,7 +314,7 @@ class Unit:
 
     def stage_folder(self, stage: str) -> Path:
         """The folder of a stage, made, with its config.json."""
-        folder = self.study.workdir / self.arm / f"seed-{self.seed}" / stage
+        folder = self.folder / stage
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {**self.identity(), "stage": stage, "config": to_dict(self.config)})
         return folder
@@ -264,6 +346,7 @@ class Unit:
                 )
                 for split, metrics in measured.items()
             ],
+            shard=self.study.shard,
         )
 
 
@@ -280,13 +363,14 @@ def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
         accumulation=config.pretrain.accumulation,
         epochs=config.pretrain.epochs,
         seed=seed,
+        scaling_batch=config.pretrain.rate_batch,
     )
 
 
 def pretrain(unit: Unit) -> Trained:
     """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
     config, data, programs = unit.config, unit.data, unit.programs
-    images = pretraining_images(unit.study, data, unit.row, seed=unit.seed)
+    images = pretraining_images(unit.study, data, unit.arm, seed=unit.seed)
     plan = pretraining_plan(config, images, seed=unit.seed)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
@@ -297,11 +381,22 @@ def pretrain(unit: Unit) -> Trained:
             "heldout_loss": float(np.mean(watched["loss"])),
             "heldout_z_spread": float(z_spread(jnp.asarray(watched["z"]))),
         }
+        if config.pretrain.test_loss and data.test is not None:
+            tested = over_split(
+                programs.heldout, state.variables, data.test, batch_size=EVALUATION_BATCH, seed=unit.seed
+            )
+            numbers["test_loss"] = float(np.mean(tested["loss"]))
         if data.metric and (epoch % config.pretrain.knn_every == 0 or epoch == config.pretrain.epochs):
             backbone = backbone_variables(state.variables)
             numbers[f"knn_{data.metric}"] = headline_score(
-                _knn(unit, backbone, programs.features(backbone, data.bank), data.bank, data.validation),
+                _knn(
+                    unit,
+                    programs.features(backbone, data.bank),
+                    data.bank,
+                    programs.features(backbone, data.validation),
+                ),
                 data.validation.labels,
+                metric=data.metric,
                 threshold=config.evaluation.threshold,
             )
         return numbers
@@ -312,7 +407,7 @@ def pretrain(unit: Unit) -> Trained:
         plan,
         programs.pretrain_epoch,
         measure=measure,
-        folder=unit.stage_folder("pretrain"),
+        folder=unit.pretrained_folder if unit.row.shares else unit.stage_folder("pretrain"),
         title=f"{unit.title} pretrain",
     )
 
@@ -338,13 +433,13 @@ def pretrain_metrics(trained: Trained, metric: str | None) -> dict[str, Numbers]
 
 
 def _knn(
-    unit: Unit, backbone: Variables, bank: Float[np.ndarray, "bank dim"], labelled: ImageSplit, split: ImageSplit
+    unit: Unit, bank: Float[np.ndarray, "bank dim"], labelled: ImageSplit, queries: Float[np.ndarray, "n dim"]
 ) -> Float[np.ndarray, "n k"]:
-    """What the nearest of the labelled images, whose features are the bank, say of a split's."""
+    """What the nearest of the labelled images, whose features are the bank, say of images with these features."""
     return knn_outputs(
         bank,
         labelled.labels,
-        unit.programs.features(backbone, split),
+        queries,
         num_classes=unit.data.info.num_classes,
         k=unit.config.evaluation.knn_k,
         temperature=unit.config.evaluation.knn_temperature,
@@ -353,8 +448,11 @@ def _knn(
 
 def _held_out(unit: Unit) -> dict[str, ImageSplit]:
     """The splits that evaluations report, by name."""
-    assert unit.data.test is not None
-    return {"validation": unit.data.validation, "test": unit.data.test}
+    found = {"validation": unit.data.validation}
+    if unit.study.tested:
+        assert unit.data.test is not None
+        found["test"] = unit.data.test
+    return found
 
 
 def _scores_by_split(unit: Unit, outputs: Mapping[str, Float[np.ndarray, "_ _"]], **extra: float) -> dict[str, Numbers]:
@@ -369,9 +467,14 @@ def _scores_by_split(unit: Unit, outputs: Mapping[str, Float[np.ndarray, "_ _"]]
 def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     """Nearest neighbours among the labelled images; nothing is learned or chosen."""
     labelled = labelled_subset(unit.data.train, unit.config, seed=unit.seed)
-    unit.stage_folder("knn")
+    folder = unit.stage_folder("knn")
     bank = unit.programs.features(backbone, labelled)
-    outputs = {name: _knn(unit, backbone, bank, labelled, split) for name, split in _held_out(unit).items()}
+    found = {name: unit.programs.features(backbone, split) for name, split in _held_out(unit).items()}
+    outputs = {name: _knn(unit, bank, labelled, features) for name, features in found.items()}
+    test = _held_out(unit).get("test")
+    if test is not None and unit.seed == min(unit.study.seeds):
+        save_neighbours(folder, labelled, bank, test, found["test"])
+        save_map(folder, found["test"], test.labels)
     return _scores_by_split(unit, outputs)
 
 
@@ -387,6 +490,7 @@ def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
         found["validation"],
         unit.data.validation.labels,
         num_classes=unit.data.info.num_classes,
+        metric=unit.data.metric,
         threshold=unit.config.evaluation.threshold,
     )
     outputs = {name: probe.outputs(each) for name, each in found.items()}
@@ -398,20 +502,7 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     config, data, programs = unit.config.finetune, unit.data, unit.programs
     threshold = unit.config.evaluation.threshold
     labelled = labelled_subset(data.train, unit.config, seed=unit.seed)
-    devices = jax.local_device_count()
-    batch_size = min(config.batch_size, len(labelled)) // devices * devices
-    require(
-        batch_size >= 2 * devices,
-        f"--finetune_batch_size={config.batch_size} and {len(labelled)} labelled images leave fewer than two for "
-        f"each of {devices} devices",
-    )
-    plan = make_plan(
-        len(labelled),
-        optimizer=config.optimizer,
-        micro_batch_size=batch_size,
-        epochs=config.epochs,
-        seed=unit.seed,
-    )
+    plan = finetune_plan(config, len(labelled), seed=unit.seed)
 
     def outputs(variables: Variables, split: ImageSplit) -> Float[np.ndarray, "n k"]:
         logits = programs.logits(variables, split)
@@ -419,7 +510,9 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
 
     def measure(state: TrainState, _: int) -> Numbers:
         validation = data.validation
-        headline = headline_score(outputs(state.variables, validation), validation.labels, threshold=threshold)
+        headline = headline_score(
+            outputs(state.variables, validation), validation.labels, metric=data.metric, threshold=threshold
+        )
         return {f"validation_{data.metric}": headline}
 
     trained = fit(
@@ -434,7 +527,34 @@ def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
     )
     updates = trained.history[trained.best_epoch - 1]["update"]
     best = {name: outputs(trained.best, split) for name, split in _held_out(unit).items()}
+    if unit.study.tested:
+        save_confusion(
+            unit.folder / "finetune",
+            best["test"],
+            _held_out(unit)["test"].labels,
+            threshold=threshold,
+            num_classes=data.info.num_classes,
+        )
     return _scores_by_split(unit, best, epoch=trained.best_epoch, updates=updates)
+
+
+def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
+    """The plan of fine-tuning on so many labelled images; it ends early where `max_updates` is reached.
+
+    Raises:
+      InputError: If a batch leaves fewer than two images for each device.
+    """
+    devices = jax.local_device_count()
+    batch_size = min(config.batch_size, labelled) // devices * devices
+    require(
+        batch_size >= 2 * devices,
+        f"--finetune_batch_size={config.batch_size} and {labelled} labelled images leave fewer than two for "
+        f"each of {devices} devices",
+    )
+    epochs = config.epochs
+    if config.max_updates is not None:
+        epochs = min(epochs, math.ceil(config.max_updates / (labelled // batch_size)))
+    return make_plan(labelled, optimizer=config.optimizer, micro_batch_size=batch_size, epochs=epochs, seed=seed)
 
 
 EVALUATIONS: dict[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {
@@ -466,50 +586,111 @@ def run_unit(unit: Unit) -> None:
         if evals:
             evaluate(unit, evals, backbone_variables(unit.programs.initial_simsiam(unit.seed)))
         return
-    if not evals and "pretrain" in done:
+    if not evals and ("pretrain" in done or unit.row.shares):
         return
     trained = pretrain(unit)
-    if "pretrain" not in done:
+    if "pretrain" not in done and not unit.row.shares:
         unit.record("pretrain", pretrain_metrics(trained, unit.data.metric), trained.seconds)
     evaluate(unit, evals, backbone_variables(trained.best))
 
 
-def save_pairs(study: Study, data: Data) -> None:
-    """Writes pairs.npz: some training images and two views of each, for the report."""
-    path = study.workdir / "pairs.npz"
-    if path.exists():
-        return
-    source = data.train if data.unlabelled is None else data.unlabelled
-    some = source.take(np.arange(min(_PAIRS_SHOWN, len(source))))
-    spec = study.config.views
-    views = jax.jit(two_views, static_argnames="spec")(some.images, some.sample_ids, seed=0, epoch=0, spec=spec)
-    view1, view2 = (np.asarray(unnormalise(view, spec)) for view in views)
-    temporary = path.with_name("pairs.tmp.npz")
-    np.savez(temporary, originals=some.images, view1=view1, view2=view2)
-    temporary.replace(path)
+def load_starts(study: Study) -> dict[str, Start]:
+    """The weights that each arm starts from.
+
+    Raises:
+      InputError: If those that the user asked for cannot be had. An arm whose row asks for weights is left out.
+    """
+    known: dict[str, Start] = {}
+    found = {}
+    for arm, row in study.rows.items():
+        backbone = study.config_of(arm).backbone
+        key = json.dumps(to_dict(backbone))
+        if key not in known:
+            try:
+                weights = load_initial(backbone, study.config.image_size)
+                known[key] = Start(weights.variables, weights.origin) if weights else Start()
+            except InputError as fault:
+                if "init" not in row.settings:
+                    raise
+                known[key] = Start(absent=str(fault))
+                logging.warning("%s is left out: %s", arm, fault)
+        found[arm] = known[key]
+    return found
 
 
-def run(study: Study) -> None:
-    """Runs every unit of a study that is not finished; results and checkpoints go to its workdir.
+def units(study: Study) -> list[tuple[str, int]]:
+    """The arms and seeds to do, in order: every n-th job of the study's, a job being what shares a pretraining."""
+    every = [(arm, seed) for seed in study.seeds for arm in study.rows]
+    jobs = list(dict.fromkeys((study.rows[arm].shares or arm, seed) for arm, seed in every))
+    number, count = study.part
+    mine = set(jobs[number - 1 :: count])
+    return [(arm, seed) for arm, seed in every if (study.rows[arm].shares or arm, seed) in mine]
+
+
+@contextmanager
+def claimed(unit: Unit) -> Iterator[bool]:
+    """Whether the unit, and the pretraining that it shares, is ours to do while the context lasts.
+
+    A lock on a file, which the system releases however the process ends; processes on several machines see it where
+    the folder's file system has such locks.
+    """
+    folder = unit.pretrained_folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def run(study: Study) -> tuple[str, ...]:
+    """Runs the units of a study that are not finished; results and checkpoints go to its workdir.
+
+    A unit that fails is reported, leaves its traceback in error.txt, and the others go on.
+
+    Returns:
+      A line for each unit that failed.
 
     Raises:
       InputError: For a mistake in the study, before anything is trained.
     """
     check(study)
     open_workdir(study)
-    start = load_initial(study.config.backbone, study.config.image_size)
+    starts = load_starts(study)
     data = load_data(study)
-    for row in study.rows.values():
+    for arm, row in study.rows.items():
         if row.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
-            pretraining_plan(study.config, pretraining_images(study, data, row, seed=0), seed=0)
-    open_workdir(study, data, start)
-    save_pairs(study, data)
-    programs = Programs(study.config, data.info.num_classes, start and start.variables, study.feed)
+            pretraining_plan(study.config_of(arm), pretraining_images(study, data, arm, seed=0), seed=0)
+    open_workdir(study, data, starts)
+    save_pairs(study.workdir, data.train if data.unlabelled is None else data.unlabelled, study.config.views)
+    save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
     started = environment(device_name())
-    for seed in study.seeds:
-        for arm, row in study.rows.items():
-            run_unit(Unit(study, programs, data, arm, row, seed, started))
+    programs: dict[str, Programs] = {}
+    failures = []
+    for arm, seed in units(study):
+        if starts[arm].absent:
+            continue
+        config = study.config_of(arm)
+        key = config_hash(to_dict(compiled_part(config)))
+        if key not in programs:
+            programs[key] = Programs(config, data.info.num_classes, starts[arm].variables, study.feed)
+        unit = Unit(study, programs[key], data, arm, study.rows[arm], seed, started)
+        with claimed(unit) as ours:
+            if not ours:
+                print(f"{unit.title}: another process is at it", flush=True)
+                continue
+            try:
+                run_unit(unit)
+                (unit.folder / "error.txt").unlink(missing_ok=True)
+            except Exception as fault:
+                reason = f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
+                write_whole(unit.folder / "error.txt", f"{reason}\n\n{traceback.format_exc()}".encode())
+                failures.append(f"{unit.title}: {reason} ({unit.folder / 'error.txt'})")
+                print(f"failed   {failures[-1]}", file=sys.stderr, flush=True)
+    return tuple(failures)
 
 
 def run_evaluations(study: Study, pretrained: Path) -> None:

@@ -163,7 +163,7 @@ def test_an_experiment_shows_top1_unless_it_names_another_known_number(tmp_path)
     assert read_experiment(tmp_path).metric == "macro_jaccard"
     for metric in ("f1", None, ["top1"]):
         _describe(tmp_path, metric=metric)
-        with pytest.raises(InputError, match=r"experiment\.json has no usable 'metric' \(known: top1, macro_jaccard\)"):
+        with pytest.raises(InputError, match=r"experiment\.json has no usable 'metric' \(known: top1, .*macro_jaccard"):
             read_experiment(tmp_path)
 
 

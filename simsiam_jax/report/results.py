@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simsiam_jax.config import InputError, require
+from simsiam_jax.config import Column, InputError, Layout, require
 
 RESULTS_FILE = "results.jsonl"
 EXPERIMENT_FILE = "experiment.json"
@@ -30,10 +30,21 @@ class Headline(NamedTuple):
     note: str = ""
 
 
-# By its name in result lines, where it is a fraction 0..1; `metrics.HEADLINE` says which labels have which.
+# What tables can show, by its name in result lines, where it is a fraction 0..1 (`metrics.scores`).
 HEADLINES = {
     "top1": Headline("top-1 accuracy", "accuracy", "top-1, %"),
-    "macro_jaccard": Headline("macro Jaccard", "macro Jaccard", "%", " (which the paper calls macro accuracy)"),
+    "balanced_accuracy": Headline("balanced accuracy", "balanced accuracy", "balanced accuracy, %"),
+    "auc": Headline("area under the ROC curve", "AUC", "AUC, %"),
+    **{
+        f"{average}_{name}": Headline(f"{average} {words}", f"{average} {words}", "%", note.format(average))
+        for average in ("macro", "micro")
+        for name, words, note in (
+            ("jaccard", "Jaccard", " (which the paper calls {} accuracy)"),
+            ("accuracy", "accuracy", ""),
+            ("auc", "AUC", ""),
+            ("average_precision", "average precision", ""),
+        )
+    },
 }
 
 
@@ -67,19 +78,53 @@ class Result:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of an ablation; `paper` holds the paper's own accuracies in percent by split, {} where it has none."""
+    """One arm of an ablation.
+
+    Attributes:
+      name: Its folder.
+      label: What tables call it.
+      paper: The paper's own numbers in percent, by split where they are the headline's or by `split/metric`.
+      pretrain: `none`, `in_domain` or `random_images`; None where the file does not say.
+      group: Arms of one group are compared with the group's first one; None: all such arms are one group.
+      shares: The arm whose pretraining it starts from.
+      settings: In which it differs from the run, by the names of `config.OVERRIDES`.
+      changes: The same in full, such as `pretrain.stop_gradient: true -> false`.
+      labels: Labelled images that it learns from.
+      absent: Why it was not run; None for an arm that was or will be.
+      init: The weights that it starts from; None for random ones or those of the run.
+    """
 
     name: str
     label: str
     paper: dict[str, float | int] = field(default_factory=dict)
+    pretrain: str | None = None
+    group: str | None = None
+    shares: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+    labels: int | None = None
+    absent: str | None = None
+    init: dict[str, Any] | None = None
+
+    @property
+    def words(self) -> str:
+        """The label on one line."""
+        return " ".join(self.label.split()) or self.name
+
+    @property
+    def title(self) -> str:
+        """The label with the group in front, if it has one: what tells it from every other arm."""
+        return self.words if self.group is None else f"{self.group}: {self.words}"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What experiment.json says of a run: the order of `arms` is that of the table, the first is the reference.
+    """What experiment.json says of a run: the order of `arms` is that of the table, a group's first is its reference.
 
     `seeds` are the seeds that the run will have when it is finished; empty where the file does not say. `init` tells
     which weights its backbones start from; None for random ones. `metric` is what its tables show, of `HEADLINES`.
+    `label_kind` is `classes` or `attributes`, `class_names` are their names where known. `layout` is the table in the
+    paper's form; `figure3` asks for the test loss of pretraining by arm.
     """
 
     experiment: str
@@ -95,15 +140,34 @@ class Experiment:
     seeds: tuple[int, ...] = ()
     init: dict[str, Any] | None = None
     metric: str = "top1"
+    label_kind: str | None = None
+    class_names: tuple[str, ...] = ()
+    layout: Layout | None = None
+    figure3: bool = False
 
     @property
     def headline(self) -> Headline:
         """What `metric` is called."""
         return HEADLINES[self.metric]
 
+    @property
+    def groups(self) -> dict[str | None, tuple[Arm, ...]]:
+        """The arms of each group in order: the first of each is what its others are compared with."""
+        names = dict.fromkeys(arm.group for arm in self.arms)
+        return {name: tuple(arm for arm in self.arms if arm.group == name) for name in names}
 
-def append_results(workdir: Path, results: Sequence[Result]) -> None:
-    """Appends whole lines to results.jsonl in one write, and returns when they are on the disk.
+
+def results_file(shard: str | None = None) -> str:
+    """The name of the file that a process appends to: machines that share a workdir write one each.
+
+    Args:
+      shard: Such as `1-of-2`; None for a process that does every unit.
+    """
+    return RESULTS_FILE if shard is None else RESULTS_FILE.replace(".", f"-{shard}.")
+
+
+def append_results(workdir: Path, results: Sequence[Result], shard: str | None = None) -> None:
+    """Appends whole lines to the process's file of results in one write, and returns when they are on the disk.
 
     The piece of a line that a killed process left at the end of the file is dropped first; a last line that
     lacks nothing but its line break is kept.
@@ -111,11 +175,12 @@ def append_results(workdir: Path, results: Sequence[Result]) -> None:
     Args:
       workdir: The run's folder; it exists.
       results: The lines to add, in order; none leaves the file alone.
+      shard: Which part of the units this process does, as `results_file` takes it.
     """
     if not results:
         return
     text = "".join(json.dumps(_finite(dataclasses.asdict(result)), allow_nan=False) + "\n" for result in results)
-    path = Path(workdir) / RESULTS_FILE
+    path = Path(workdir) / results_file(shard)
     with open(path, "r+b" if path.exists() else "x+b") as file:
         whole, tail = _split_tail(file.read())
         complete = _is_json(tail)
@@ -128,7 +193,7 @@ def append_results(workdir: Path, results: Sequence[Result]) -> None:
 
 
 def read_results(workdir: Path) -> list[Result]:
-    """The lines of results.jsonl in the order of writing; none where the file is missing.
+    """The lines of every results*.jsonl, file after file by name, each in the order of writing; none without a file.
 
     Args:
       workdir: The run's folder.
@@ -136,12 +201,8 @@ def read_results(workdir: Path) -> list[Result]:
     Raises:
       InputError: A line is no result, and it is not the cut last line of a killed process.
     """
-    path = Path(workdir) / RESULTS_FILE
-    if not path.exists():
-        return []
-    whole, tail = _split_tail(_read_bytes(path))
-    lines = whole.split(b"\n")[:-1] + ([tail] if _is_json(tail) else [])
-    return [_parse_result(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    pattern = RESULTS_FILE.replace(".", "*.")
+    return [result for path in sorted(Path(workdir).glob(pattern)) for result in _read_results_file(path)]
 
 
 def read_experiment(workdir: Path) -> Experiment:
@@ -167,7 +228,9 @@ def read_experiment(workdir: Path) -> Experiment:
         require(isinstance(values.get(name), kind), f"{path} has no usable {name!r}: {fix}")
     require(len(values["arms"]) > 0, f"{path} names no arm: {fix}")
     require(isinstance(values.get("paper_source"), str | None), f"{path} has no usable 'paper_source': {fix}")
-    require(isinstance(values.get("init"), dict | None), f"{path} has no usable 'init': {fix}")
+    optional = {"init": dict | None, "label_kind": str | None, "figure3": bool | None, "class_names": list | None}
+    for name, kind in optional.items():
+        require(isinstance(values.get(name), kind), f"{path} has no usable {name!r}: {fix}")
     metric = values.get("metric", "top1")
     require(
         isinstance(metric, str) and metric in HEADLINES,
@@ -186,6 +249,10 @@ def read_experiment(workdir: Path) -> Experiment:
         seeds=tuple(seeds),
         init=values.get("init"),
         metric=metric,
+        label_kind=values.get("label_kind"),
+        class_names=tuple(map(str, values.get("class_names") or ())),
+        layout=_parse_layout(values.get("layout"), f"{path} has no usable 'layout': {fix}"),
+        figure3=bool(values.get("figure3")),
         **{name: values[name] for name, kind in expected.items() if kind is str},
     )
 
@@ -247,6 +314,12 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _read_results_file(path: Path) -> list[Result]:
+    whole, tail = _split_tail(_read_bytes(path))
+    lines = whole.split(b"\n")[:-1] + ([tail] if _is_json(tail) else [])
+    return [_parse_result(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
 def _split_tail(data: bytes) -> tuple[bytes, bytes]:
     """The whole lines of a file, and what follows the last line break."""
     end = data.rfind(b"\n") + 1
@@ -286,10 +359,26 @@ def _parse_result(line: bytes, path: Path, number: int) -> Result:
 
 
 def _parse_arm(values: Any, message: str) -> Arm:
-    require(isinstance(values, dict) and isinstance(values.get("name"), str), message)
-    label, paper = values.get("label") or values["name"], values.get("paper") or {}
-    require(isinstance(label, str) and isinstance(paper, dict) and all(map(_is_number, paper.values())), message)
-    return Arm(name=values["name"], label=label, paper=paper)
+    require(isinstance(values, dict), message)
+    # What is null is as if it were not there, which is how files of before a field was known read.
+    given = {field.name: values[field.name] for field in dataclasses.fields(Arm) if values.get(field.name) is not None}
+    kinds = {"settings": dict, "paper": dict, "init": dict, "changes": list, "labels": int}
+    require(all(isinstance(value, kinds.get(name, str)) for name, value in given.items()), message)
+    require("name" in given and all(map(_is_number, given.get("paper", {}).values())), message)
+    given |= {"label": given.get("label") or given["name"], "changes": tuple(map(str, given.get("changes", ())))}
+    return Arm(**given)
+
+
+def _parse_layout(values: Any, message: str) -> Layout | None:
+    """`{"columns": [[eval, split, metric, heading], ...], "pivot": bool}`."""
+    if values is None:
+        return None
+    require(isinstance(values, dict) and isinstance(values.get("columns"), list), message)
+    columns = [list(column.values()) if isinstance(column, dict) else column for column in values["columns"]]
+    for column in columns:
+        usable = isinstance(column, list) and len(column) == 4 and all(isinstance(part, str) for part in column)
+        require(usable and column[0] in EVALS and column[1] in SPLITS and column[2] in HEADLINES, message)
+    return Layout(tuple(Column(*column) for column in columns), bool(values.get("pivot")))
 
 
 def _finite(value: Any) -> Any:
