@@ -1,0 +1,50 @@
+"""How many labels does pretraining save? Accuracy against labels, from 1 % to all, with and without pretraining.
+
+Each seed pretrains once; its backbone then learns from ever more labels, whose sets are nested, beside a backbone
+without pretraining on the same labels.
+
+Command: python -m experiments.label_efficiency                    (`--dry_run` says how long it takes here)
+         python -m experiments.label_efficiency --preset=paper     (for a GPU: full width, 100 epochs)
+Cost: about 25 minutes on two CPU cores.
+"""
+
+from simsiam_jax.config import Row
+from simsiam_jax.launch import PRESETS, run_table
+
+PERCENT = (1, 3, 10, 30, 100)
+ROWS = {
+    f"{name}-{percent}": Row(
+        name,
+        f"{label}, {percent} % of the labels",
+        settings={"label_fraction": percent / 100},
+        group=f"{percent} % of the labels",
+        shares=f"{name}-{PERCENT[0]}" if name == "in_domain" and percent != PERCENT[0] else None,
+    )
+    for percent in PERCENT
+    for name, label in (("none", "no pretraining"), ("in_domain", "{dataset} images"))
+}
+SMALL = {
+    **PRESETS["small"],
+    "projector_dim": 512,
+    "predictor_dim": 128,
+    "pretrain_images": 10_000,
+    "epochs": 8,
+    "warmup_epochs": 0.5,
+    "knn_every": 4,
+    "finetune_epochs": 40,
+    "finetune_updates": 400,
+    "seeds": 3,
+}
+# The smallest share still holds an image of each class where tests bring little data.
+SMOKE = {**PRESETS["smoke"], "finetune_updates": 4}
+
+if __name__ == "__main__":
+    run_table(
+        ROWS,
+        experiment="label_efficiency",
+        title="Labels saved by pretraining on {dataset}",
+        question="How many labels of {dataset} does SimSiam pretraining save?",
+        dataset="fashion_mnist",
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "finetune_updates": 20_000}},
+        evals=("linear", "finetune"),
+    )

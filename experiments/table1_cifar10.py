@@ -1,0 +1,36 @@
+"""Table 1: does pretraining help ResNet-18 on CIFAR-10, and must the images be real? (arXiv 2112.02297).
+
+The paper's accuracies in %, validation / test: none 75.68 / 75.23, random images 83.87 / 83.12, CIFAR-10 88.59 / 88.89;
+one run each. Random images are 1,000 of 224 pixels there, and get 200 updates.
+
+Command: python -m experiments.table1_cifar10                       (a GPU; 100 epochs of 40,000 images a seed)
+         python -m experiments.table1_cifar10 --preset=small        (the whole way on a CPU; `--dry_run` says how long)
+Data: the official archive, downloaded or in --manual_dir.
+"""
+
+import dataclasses
+
+from simsiam_jax.config import Column, Layout
+from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table
+
+PAPER = {
+    "none": {"validation": 75.68, "test": 75.23},
+    "random": {"validation": 83.87, "test": 83.12},
+    "in_domain": {"validation": 88.59, "test": 88.89},
+}
+ROWS = {name: dataclasses.replace(row, paper=PAPER[name]) for name, row in TABLE1_ROWS.items()}
+LAYOUT = Layout((Column("validation", "finetune", "validation"), Column("test", "finetune", "test")))
+FULL = {**PRESETS["paper"], "noise_images": 1000, "noise_size": 224, "seeds": 3}
+
+if __name__ == "__main__":
+    run_table(
+        ROWS,
+        experiment="table1_cifar10",
+        title="Table 1: three ways to start ResNet-18 on {dataset}",
+        question="Does SimSiam pretraining help on {dataset}, and does it need real images?",
+        dataset="cifar10",
+        preset="paper",
+        presets={**PRESETS, "paper": FULL},
+        paper_source="arXiv 2112.02297, Table 1 (CIFAR-10)",
+        layout=LAYOUT,
+    )
