@@ -27,12 +27,12 @@ SMALL = {
     **PRESETS["small"],
     "projector_dim": 512,
     "predictor_dim": 128,
-    "pretrain_images": 10_000,
+    "pretrain_images": 8000,
     "epochs": 8,
     "warmup_epochs": 0.5,
     "knn_every": 4,
     "finetune_epochs": 40,
-    "finetune_updates": 400,
+    "finetune_updates": 300,
     "seeds": 3,
 }
 # The smallest share still holds an image of each class where tests bring little data.

@@ -7,16 +7,8 @@ Command: python -m experiments.table1_fashion_mnist --preset=small      (about 2
 Data: Debian's package dataset-fashion-mnist, --manual_dir, or TFDS's download.
 """
 
-import dataclasses
-
-from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table
-
-PAPER = {
-    "none": {"validation": 75.68, "test": 75.23},
-    "random": {"validation": 83.87, "test": 83.12},
-    "in_domain": {"validation": 88.59, "test": 88.89},
-}
-ROWS = {name: dataclasses.replace(row, paper=PAPER[name]) for name, row in TABLE1_ROWS.items()}
+from experiments.table1_cifar10 import FULL, LAYOUT, ROWS
+from simsiam_jax.launch import PRESETS, run_table
 
 SMALL = {
     "width": 0.25,
@@ -35,8 +27,6 @@ SMALL = {
     "finetune_epochs": 40,
     "seeds": 3,
 }
-# As in the paper: 1,000 images of 224 pixels, so 100 times fewer updates than in-domain pretraining has.
-FULL = {**PRESETS["paper"], "noise_images": 1000, "noise_size": 224}
 
 if __name__ == "__main__":
     run_table(
@@ -47,4 +37,5 @@ if __name__ == "__main__":
         dataset="fashion_mnist",
         presets={**PRESETS, "small": SMALL, "paper": FULL},
         paper_source="arXiv 2112.02297, Table 1 (CIFAR-10)",
+        layout=LAYOUT,
     )
