@@ -38,7 +38,8 @@ def test_top1_counts_the_rows_whose_largest_score_is_at_the_label():
 
 def test_top1_of_classes_is_the_share_of_right_answers():
     outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32)
-    assert scores(outputs, np.array([1, 0, 0])) == {"top1": 2 / 3}
+    # Of the second class one of one is found, of the first one of two; its score 0.9 is above both others'.
+    assert scores(outputs, np.array([1, 0, 0])) == {"top1": 2 / 3, "balanced_accuracy": 0.75, "auc": 1.0}
     assert headline_score(outputs, np.array([1, 0, 0])) == 2 / 3
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from simsiam_jax.config import InputError
+from simsiam_jax.config import Column, InputError, Layout
 from simsiam_jax.report import figures, page, tables
 from simsiam_jax.report.results import Arm, Experiment, append_results
+from tests.made_up import made_up_workdir
 from tests.test_results import make_result
 
 FINETUNE, LINEAR, KNN = ("finetune", "test"), ("linear", "test"), ("knn", "test")
@@ -103,10 +104,15 @@ def test_a_repeated_unit_counts_once_with_its_later_line():
 @pytest.mark.parametrize(
     ("own", "outcome", "change", "interval", "conclusion"),
     [
-        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00", "95 % interval +0.52 to +5.48, 3 seeds", "it helped"),
-        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00", "95 % interval −5.48 to −0.52, 3 seeds", "it hurt"),
-        ([0.71, 0.72, 0.76], "open", "0.00 ± 1.00", "95 % interval −2.48 to +2.48, 3 seeds",
-         "no difference that 3 seeds can show"),
+        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00",
+         "95 % interval +0.52 to +5.48, by bootstrap +2.00 to +4.00, 3 seeds", "it helped"),
+        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00",
+         "95 % interval −5.48 to −0.52, by bootstrap −4.00 to −2.00, 3 seeds", "it hurt"),
+        ([0.71, 0.72, 0.76], "open", "0.00 ± 1.00",
+         "95 % interval −2.48 to +2.48, by bootstrap −1.00 to +1.00, 3 seeds", "no difference that 3 seeds can show"),
+        # Three of one sign and the bootstrap sees a difference, Student's t does not: undecided.
+        ([0.71, 0.73, 0.82], "open", "+2.33 ± 2.31",
+         "95 % interval −3.40 to +8.07, by bootstrap +1.00 to +5.00, 3 seeds", "no difference that 3 seeds can show"),
         ([0.90], "open", "+20.00", "1 seed, no interval", "one seed cannot tell"),
     ],
 )  # fmt: skip
@@ -127,15 +133,109 @@ def test_every_other_arm_gets_a_verdict_for_each_evaluation():
     assert table.columns == (("finetune", "validation"), FINETUNE, LINEAR, KNN)
 
 
+def emphasised(results, experiment):
+    return {row.name for row in tables.summarise(results, experiment).rows if FINETUNE in row.best}
+
+
 def test_only_an_arm_clearly_above_all_others_is_emphasised():
     base = scores("none", [0.70, 0.72, 0.77])
     clear = base + scores("own", [0.73, 0.76, 0.79])
-    assert tables.summarise(clear, make_experiment()).best == {FINETUNE: "own"}
-    assert tables.summarise(base + scores("own", [0.71, 0.73, 0.76]), make_experiment()).best == {}
+    assert emphasised(clear, make_experiment()) == {"own"}
+    assert emphasised(base + scores("own", [0.71, 0.73, 0.76]), make_experiment()) == set()
     rival = clear + scores("noise", [0.74, 0.75, 0.79])  # as good as "own": neither is best
-    assert tables.summarise(rival, make_experiment(("none", "own", "noise"))).best == {}
+    assert emphasised(rival, make_experiment(("none", "own", "noise"))) == set()
     worse = base + scores("own", [0.67, 0.68, 0.75])
-    assert tables.summarise(worse, make_experiment()).best == {FINETUNE: "none"}
+    assert emphasised(worse, make_experiment()) == {"none"}
+
+
+def test_an_arm_that_cannot_be_run_is_not_waited_for_and_one_that_is_missing_is():
+    clear = scores("none", [0.70, 0.72, 0.77]) + scores("own", [0.73, 0.76, 0.79])
+    assert emphasised(clear, make_experiment(("none", "own", "imagenet"))) == set()
+    absent = Arm("imagenet", "ImageNet", absent="no weights at hand")
+    experiment = make_experiment(("none", "own", absent), seeds=(0, 1, 2))
+    assert emphasised(clear, experiment) == {"own"}
+    table = tables.summarise(clear, experiment)
+    assert table.absences == ("Not run: ImageNet (no weights at hand).",)
+    assert (table.units_done, table.units_expected) == (6, 6)
+    assert tables.cell_text(table.rows[2], FINETUNE, table) == "not run"
+    assert {verdict.arm for verdict in table.verdicts} == {"own"}
+
+
+GROUPED = tuple(
+    Arm(f"{group}-{name}", name, {"test": paper}, group=group)
+    for group, papers in (("A", (60.0, 70.0)), ("B", (65.0, 64.0)))
+    for name, paper in zip(("none", "own"), papers, strict=True)
+)
+
+
+def grouped_results():
+    values = {
+        "A-none": [0.1, 0.2, 0.3],
+        "A-own": [0.15, 0.26, 0.35],
+        "B-none": [0.7, 0.8, 0.9],
+        "B-own": [0.6, 0.8, 0.9],
+    }
+    return [result for arm, numbers in values.items() for result in scores(arm, numbers)]
+
+
+def test_arms_are_compared_within_their_group_alone():
+    table = tables.summarise(grouped_results(), make_experiment(GROUPED))
+    assert [row.reference and row.reference.name for row in table.rows] == [None, "A-none", None, "B-none"]
+    assert [row.name for row in table.rows if FINETUNE in row.best] == ["A-own"]
+    assert [(verdict.arm, verdict.outcome) for verdict in table.verdicts] == [("A: own", "helped"), ("B: own", "open")]
+    assert table.reference == "the first arm of each group"
+
+
+def test_the_papers_form_turns_groups_into_lines_and_has_the_papers_numbers_below():
+    layout = Layout((Column("test", "finetune", "test", "top1"),), pivot=True)
+    experiment = make_experiment(GROUPED, layout=layout, paper_source="arXiv 2112.02297, Table 2")
+    table = tables.summarise(grouped_results(), experiment)
+    assert table.form.headings == ("none", "own")
+    assert [label for label, _ in table.form.lines] == ["A", "B"]
+    markdown = tables.to_markdown(table)
+    assert "| A | 20.00 ± 10.00<br>paper 60.00 | **25.33 ± 10.02<br>paper 70.00** |" in markdown
+    latex = tables.to_latex(table).splitlines()
+    assert r"A & 20.00 $\pm$ 10.00 & \textbf{25.33 $\pm$ 10.02} \\" in latex
+    assert r" & paper 60.00 & paper 70.00 \\" in latex
+    assert latex[1] == r"\begin{tabular}{lrr}"
+    flat = dataclasses.replace(layout, pivot=False)
+    flat = tables.summarise(grouped_results(), dataclasses.replace(experiment, layout=flat))
+    assert [label for label, _ in flat.form.lines] == ["A: none", "A: own", "B: none", "B: own"]
+
+
+def test_latex_keeps_user_text_as_text():
+    experiment = make_experiment((Arm("none", r"50 % of $x_1$ & \input{a}"), "own"))
+    line = tables.to_latex(tables.summarise(grouped_results(), experiment)).splitlines()[5]
+    assert line.startswith(r"50 \% of \$x\_1\$ \& \textbackslash{}input\{a\} &")
+
+
+def ended(arm, values):
+    numbers = [{"loss": -0.9, "z_spread": value} for value in values]
+    return [
+        make_result(seed, arm, eval="pretrain", split="validation", metrics=each) for seed, each in enumerate(numbers)
+    ]
+
+
+def test_a_collapsed_pretraining_is_flagged_with_its_knn_beside_guessing():
+    experiment = make_experiment(("none", "own"), ("knn",), class_names=tuple("abcd"))
+    results = scores("none", [0.5, 0.6], eval="knn") + scores("own", [0.24, 0.26], eval="knn")
+    healthy = tables.summarise(results + ended("own", [0.9, 0.8]), experiment)
+    assert healthy.collapse == "No pretraining collapsed: the smallest spread of z × √d is 0.85 (“own”)."
+    assert [row.flag for row in healthy.rows] == [None, None]
+    fallen = tables.summarise(results + ended("own", [0.9, 0.02]), experiment)
+    assert [row.flag for row in fallen.rows] == [None, "collapsed in 1 of 2 seeds"]
+    assert "kNN accuracy 25.0 %; guessing gives 25 %" in fallen.collapse
+    assert "collapsed in 1 of 2 seeds" in tables.to_markdown(fallen)
+
+
+def test_a_search_on_validation_images_alone_shows_and_compares_those():
+    results = scores("none", [0.5, 0.6, 0.7], eval="linear", split="validation")
+    results += scores("own", [0.52, 0.62, 0.73], eval="linear", split="validation")
+    table = tables.summarise(results, make_experiment(evals=("linear",)))
+    assert table.columns == table.compared == (("linear", "validation"),)
+    assert (table.units_done, table.units_expected) == (6, 6)
+    assert "linear-probe validation accuracy" in str(table.verdicts[0])
+    assert figures.accuracy_points(table).axes[0].get_title(loc="left") == "Validation accuracy, every seed"
 
 
 def test_the_csv_holds_every_number_in_full():
@@ -156,7 +256,7 @@ def test_the_terminal_table_fits_eighty_columns_and_keeps_labels_as_text():
     experiment = make_experiment(arms, ("knn", "linear", "finetune"), paper_source="arXiv 2112.02297, Table 1")
     results = [
         result
-        for name, split in tables.COLUMNS
+        for name, split in (("finetune", "validation"), FINETUNE, LINEAR, KNN)
         for arm, values in (("none", [0.70, 0.72, 0.77]), ("own", [0.73, 0.76]))
         for result in scores(arm, values, eval=name, split=split)
     ]
@@ -167,7 +267,7 @@ def test_the_terminal_table_fits_eighty_columns_and_keeps_labels_as_text():
     assert text.count("73.00 ± 3.61") == 4
     assert "[red]" in text
     assert "75.23" in text
-    assert "on other data: arXiv 2112.02297, Table 1" in text
+    assert "The paper's own numbers: arXiv 2112.02297, Table 1" in text
 
 
 def test_the_markdown_table_keeps_its_columns_whatever_an_arm_is_called():
@@ -287,8 +387,9 @@ def test_the_report_is_one_page_that_asks_nothing_of_the_network(tmp_path):
     assert "http:" not in text
     assert "https:" not in text
     assert not re.search(r"@import|url\((?!#)", text)
+    drawn = ("accuracy", "difference", "loss", "knn", "spread", "finetune", "pairs")
     assert {file.name for file in path.parent.iterdir()} == {
-        "index.html", "report.md", "table.csv", *(f"{name}.png" for name in page.PICTURES),
+        "index.html", "report.md", "table.csv", "table.tex", *(f"{name}.png" for name in drawn),
     }  # fmt: skip
 
 
@@ -357,9 +458,17 @@ def test_a_report_of_attributes_tells_every_number_of_every_arm_and_evaluation(t
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "| own | fine-tune, test | " + " | ".join(own) + " |" in markdown
     for words in (text, markdown):
-        assert tables.DETAILS_CAPTION in words
+        assert "Jaccard the present among those present or predicted" in words
         assert all(number in words for number in own)
     assert tables.summarise(results, dataclasses.replace(experiment, metric="top1")).details == ()
+
+
+def test_classes_have_details_where_more_than_their_accuracy_is_measured():
+    results = [make_result(0, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.6, "auc": 0.8})]
+    table = tables.summarise(results, make_experiment(metric="auc", seeds=(0,)))
+    assert table.details[0] == ("pretraining", "evaluation", "top-1 accuracy", "balanced accuracy", "AUC")
+    assert table.details[1] == ("none", "fine-tune, test", "70.00", "60.00", "80.00")
+    assert table.rows[0].scores[FINETUNE].mean == pytest.approx(80)
 
 
 def test_the_curves_of_attributes_are_those_of_their_number():
@@ -465,6 +574,80 @@ def test_equal_runs_give_equal_reports(tmp_path):
         full_run(folder)
     first, second = (page.write_report(folder).read_bytes() for folder in folders)
     assert first == second
+
+
+def test_a_failed_unit_is_named(tmp_path):
+    full_run(tmp_path)
+    (tmp_path / "own" / "seed-2").mkdir(parents=True)
+    (tmp_path / "own" / "seed-2" / "error.txt").write_text("ValueError: out of luck\n\nTraceback ...\n")
+    path = page.write_report(tmp_path)
+    for text in (read_page(path).text, (path.parent / "report.md").read_text()):
+        assert "Failed: own, seed-2: ValueError: out of luck." in text
+        assert "Traceback" not in text
+
+
+def test_the_page_shows_every_section_of_a_whole_run(tmp_path):
+    path = page.write_report(made_up_workdir(tmp_path / "run"))
+    names = {file.stem for file in path.parent.glob("*.png")}
+    assert names == {name for name in page.PICTURES if not name.startswith("labels-")}
+    text = read_page(path).text
+    for words in (
+        "paper 60.00",
+        "not run",
+        "Not run: ResNet-18: ImageNet, ViT-S: ImageNet (no weights at hand).",
+        "collapsed in 3 of 3 seeds",
+        'backbone.name: "resnet18" -> "vit_s"',
+        "What the features see",
+    ):
+        assert words in text, words
+
+
+def parts_of_a_run(base, **changes):
+    """One run's arms in two workdirs."""
+    folders = [base / "a", base / "b"]
+    for folder, arm, values in zip(folders, ("none", "own"), ([0.70, 0.72, 0.77], [0.73, 0.76, 0.79]), strict=True):
+        folder.mkdir()
+        write_run(folder, make_experiment((arm,), seeds=(0, 1, 2), **changes), scores(arm, values))
+    return folders
+
+
+def test_several_workdirs_give_the_report_of_one(tmp_path):
+    folders = parts_of_a_run(tmp_path)
+    path = page.write_report(*folders, out=tmp_path / "out")
+    assert path == tmp_path / "out" / "index.html"
+    text = read_page(path).text.replace("\u00a0", " ")
+    assert "all 6 evaluations done" in text
+    assert "by +3.00 ± 1.00 points against “none”" in text
+    assert not (folders[0] / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"experiment": "other"}, "they hold other and demo"),
+        ({"config": {"recipe": "code"}}, "their settings differ"),
+        ({"metric": "auc"}, "they show auc and top1"),
+        ({"data": {"train": {"images": 12, "fingerprint": "else"}}}, "their train images differ"),
+        ({"arms": (Arm("none", "none", changes=("a: 1 -> 2",)),)}, "their settings of none differ"),
+    ],
+)
+def test_workdirs_that_do_not_belong_together_are_refused(tmp_path, changes, words):
+    folders = parts_of_a_run(tmp_path)
+    (folders[1] / "experiment.json").write_text(
+        json.dumps(dataclasses.asdict(dataclasses.replace(make_experiment(("own",)), **changes)))
+    )
+    with pytest.raises(InputError, match=words) as caught:
+        page.write_report(*folders)
+    assert str(caught.value).startswith("--workdir=")
+
+
+def test_two_numbers_for_one_unit_are_refused(tmp_path):
+    folders = parts_of_a_run(tmp_path)
+    append_results(folders[1], scores("none", [0.70]))
+    page.write_report(*folders)  # the same number twice is no contradiction
+    append_results(folders[1], scores("none", [0.71]))
+    with pytest.raises(InputError, match="different numbers for none seed 0"):
+        page.write_report(*folders)
 
 
 def test_an_empty_workdir_is_one_clear_line(tmp_path):

@@ -183,7 +183,7 @@ def test_a_study_starts_from_a_file_of_weights_and_keeps_to_it(demo, places, tmp
     result = _demo(places, workdir, *flags)
     assert result.returncode == 0, result.stderr
     experiment = json.loads((workdir / "experiment.json").read_text())
-    assert experiment["init"]["sha256"] == sha256(path)
+    assert experiment["arms"][0]["init"]["sha256"] == sha256(path)
     assert experiment["arms"][0]["label"] == "no pretraining, from mine.safetensors"
     assert {each.pretrain for each in read_results(workdir)} == {"mine.safetensors"}
     key = ("none", 0, "knn", "test")

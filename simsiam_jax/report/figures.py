@@ -23,7 +23,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from simsiam_jax.report.results import HEADLINES
-from simsiam_jax.report.tables import COLUMNS, Key, Table
+from simsiam_jax.report.seeds import Key
+from simsiam_jax.report.tables import COLUMNS, Table
 
 # name: (light, dark). The arms' colours keep apart under the common colour blindnesses (after Okabe and Ito) and
 # reach a contrast of 3 on their page; the reference arm is grey. All values of a theme differ: themed_svg needs it.
@@ -91,7 +92,8 @@ class Curves:
     @property
     def marker(self) -> str:
         """The arm's marker: colour is never the only sign."""
-        return MARKERS[self.position % len(MARKERS)]
+        # Where colours begin again, markers are shifted: no two of 49 arms have both in common.
+        return MARKERS[(self.position + self.position // len(ARM_COLOURS)) % len(MARKERS)]
 
     def by_epoch(self, value: str) -> dict[int, list[float]]:
         """The seeds' finite values of a log field by epoch; of an epoch logged twice the later line counts."""
@@ -115,7 +117,7 @@ def loss_curves(arms: Sequence[Curves]) -> Figure | None:
     """
     figure = _curve_figure(arms, "loss", "Pretraining loss", "negative cosine similarity", dashed="heldout_loss")
     if figure is not None and any(arm.by_epoch("heldout_loss") for arm in arms):
-        with _style():
+        with styled():
             figure.axes[0].legend(
                 handles=[
                     Line2D([], [], color=MUTED, label="training"),
@@ -125,6 +127,15 @@ def loss_curves(arms: Sequence[Curves]) -> Figure | None:
                 loc="upper right",
             )
     return figure
+
+
+def figure3_curves(arms: Sequence[Curves]) -> Figure | None:
+    """The similarity loss on test images over the epochs of pretraining, a curve an arm (Figure 3).
+
+    Args:
+      arms: The arms' pretraining logs; those without `test_loss` are left out.
+    """
+    return _curve_figure(arms, "test_loss", "Similarity loss on test images", "negative cosine similarity")
 
 
 def knn_curves(arms: Sequence[Curves], metric: str = "top1") -> Figure | None:
@@ -150,7 +161,7 @@ def spread_curves(arms: Sequence[Curves]) -> Figure | None:
         return None
     axes = figure.axes[0]
     axes.set_ylim(-0.08, max(1.12, axes.get_ylim()[1]))
-    with _style():
+    with styled():
         for height, words in ((1, "1: spread over the whole sphere"), (0, "0: collapsed to one point")):
             axes.axhline(height, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
             axes.annotate(
@@ -178,21 +189,22 @@ def accuracy_points(table: Table) -> Figure | None:
     Args:
       table: From `summarise`.
     """
-    keys = [key for key in table.test_columns if any(key in row.scores for row in table.rows)]
+    keys = [key for key in table.compared if any(key in row.scores for row in table.rows)]
     if not keys:
         return None
     with _figure(height=_flat_height(len(keys), len(table.rows))) as (figure, axes):
         for block, key in enumerate(keys):
             top = block * (len(table.rows) + 1.3)
             by_arm = [row.scores[key].by_seed if key in row.scores else {} for row in table.rows]
-            for seed in table.seeds:
+            # Through the arms of several groups a line would join what is not compared.
+            for seed in table.seeds if len({row.arm.group for row in table.rows}) == 1 else ():
                 lines = [index for index, values in enumerate(by_arm) if seed in values]
                 heights, places = [top + index for index in lines], [by_arm[index][seed] for index in lines]
                 axes.plot(places, heights, color=MUTED, linewidth=0.6, alpha=0.55, zorder=1)
             for index, row in enumerate(table.rows):
                 if key not in row.scores:
-                    axes.text(0.01, top + index, "not measured", transform=axes.get_yaxis_transform(), va="center",
-                              color=MUTED, fontsize=8.5)  # fmt: skip
+                    axes.text(0.01, top + index, "not run" if row.arm.absent else "not measured", va="center",
+                              transform=axes.get_yaxis_transform(), color=MUTED, fontsize=8.5)  # fmt: skip
                     continue
                 arm, score = Curves(row.label, index, {}), row.scores[key]
                 places = list(score.by_seed.values())
@@ -203,37 +215,37 @@ def accuracy_points(table: Table) -> Figure | None:
                 stroke = [top + index - 0.34, top + index + 0.34]
                 axes.plot([score.mean] * 2, stroke, color=arm.colour, linewidth=2.2, solid_capstyle="round", zorder=2)
         _lay_flat(axes, keys, [row.label for row in table.rows], f"{table.headline.name}, %")
-        axes.set_title(f"Test {table.headline.noun}, every seed")
+        axes.set_title(f"{table.compared[0][1].capitalize()} {table.headline.noun}, every seed")
     return figure
 
 
 def difference_intervals(table: Table) -> Figure | None:
-    """Paired differences to the first arm with 95 % intervals; zero is the reference.
+    """Paired differences to the first arm of the group, with Student's 95 % intervals; zero is the reference.
 
     Args:
       table: From `summarise`.
     """
-    keys = [key for key in table.test_columns if any(key in row.differences for row in table.rows)]
+    keys = [key for key in table.compared if any(key in row.differences for row in table.rows)]
     if not keys:
         return None
-    others = table.rows[1:]
-    with _figure(height=_flat_height(len(keys), len(table.rows))) as (figure, axes):
+    others = [(place, row) for place, row in table.others if row.differences]
+    with _figure(height=_flat_height(len(keys), len(others) + 1)) as (figure, axes):
         axes.axvline(0, color=ARM_COLOURS[0], linewidth=1.2, zorder=1)
         for block, key in enumerate(keys):
             top = block * (len(others) + 1.3)
-            for index, row in enumerate(others):
+            for index, (place, row) in enumerate(others):
                 difference = row.differences.get(key)
                 if difference is None:
                     continue
-                arm = Curves(row.label, index + 1, {})
+                arm = Curves(row.label, place, {})
                 if difference.low is not None and difference.high is not None:
                     axes.plot([difference.low, difference.high], [top + index] * 2, color=arm.colour, linewidth=2.2,
                               solid_capstyle="round", zorder=2)  # fmt: skip
                 # Hollow where the interval cannot tell the difference from none.
                 axes.plot(difference.mean, top + index, arm.marker, color=arm.colour, markersize=6.5, zorder=3,
                           markerfacecolor=arm.colour if difference.sign else PAPER, markeredgewidth=1.6)  # fmt: skip
-        unit = f"points of {table.headline.noun} against “{_short(table.rows[0].label, 30)}”"
-        _lay_flat(axes, keys, [row.label for row in others], unit)
+        unit = f"points of {table.headline.noun} against {shorten(table.reference, 32)}"
+        _lay_flat(axes, keys, [row.label for _, row in others], unit)
         axes.set_title("Paired difference, 95 % interval")
     return figure
 
@@ -257,7 +269,7 @@ def augmented_pairs(
     count = min(len(originals), limit)
     rows = -(-count // columns)
     size = 1.02
-    with _style():
+    with styled():
         figure = Figure(figsize=(size * (3 * columns + 0.35 * (columns - 1)), size * rows + 0.3))
         widths = ([1.0] * 3 + [0.3]) * columns
         grid = figure.add_gridspec(
@@ -341,19 +353,20 @@ def _curve_figure(
     return figure
 
 
-def _style() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """The style in which every figure of the report is drawn."""
     return matplotlib.rc_context(STYLE)  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Figure, Axes]]:
-    with _style():
+    with styled():
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
 def _arm_legend(figure: Figure, arms: Sequence[Curves]) -> None:
-    labels = [_short(arm.label, 44) for arm in arms]
+    labels = [shorten(arm.label, 44) for arm in arms]
     handles = [Line2D([], [], color=arm.colour, marker=arm.marker, markersize=5) for arm in arms]
     beside = len(arms) if sum(len(label) + 6 for label in labels) < 66 else 1
     figure.legend(handles, labels, loc="outside lower left", ncols=beside, handlelength=1.6, columnspacing=1.4)
@@ -383,11 +396,12 @@ def _flat_height(blocks: int, arms: int) -> float:
 
 
 def _two_lines(label: str) -> str:
-    lines = textwrap.wrap(_short(label, 40), 20)
+    lines = textwrap.wrap(shorten(label, 40), 20)
     return "\n".join([*lines[:1], " ".join(lines[1:])])
 
 
-def _short(label: str, length: int) -> str:
+def shorten(label: str, length: int) -> str:
+    """The label on one line of at most so many letters."""
     label = " ".join(label.split())
     # A leading underscore means "not in the legend" to matplotlib.
     label = f" {label}" if label.startswith("_") else label
@@ -396,7 +410,7 @@ def _short(label: str, length: int) -> str:
 
 def _render(figure: Figure, **options: Any) -> bytes:
     file = io.BytesIO()
-    with _style(), warnings.catch_warnings():
+    with styled(), warnings.catch_warnings():
         # A letter that the font lacks is drawn as a box; it is no reason to trouble anyone.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, **options)

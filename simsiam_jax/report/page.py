@@ -13,26 +13,22 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
 from simsiam_jax.config import InputError
-from simsiam_jax.report import figures, tables
+from simsiam_jax.report import exhibits, figures, labels, tables
 from simsiam_jax.report.figures import Curves
-from simsiam_jax.report.results import EVALS, Experiment, Result, read_experiment, read_log, read_results
+from simsiam_jax.report.merge import read_runs
+from simsiam_jax.report.picture import Picture
+from simsiam_jax.report.results import EVALS, Experiment, Result, read_log
 
 PAIRS_FILE = "pairs.npz"
-PICTURES = ("accuracy", "difference", "loss", "knn", "spread", "finetune", "pairs")
+# Every picture that a report may have.
+PICTURES = (
+    *("accuracy", "difference", "labels-finetune", "labels-linear"),
+    *("loss", "figure3", "knn", "spread", "finetune"),
+    *("samples", "pairs", "neighbours", "map", "confusion"),
+)
 STAGE_NAMES = {"pretrain": "pretraining", "knn": "kNN", "linear": "linear probe", "finetune": "fine-tuning"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page: `name` is its file in report/, without the ending."""
-
-    name: str
-    figure: Figure
-    alternative: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -54,59 +50,78 @@ class Timing:
         return sum(self.seconds.values())
 
 
-def write_report(workdir: Path) -> Path:
-    """Writes report/index.html, report.md, table.csv and the figures as PNG, and returns the page's path.
+def write_report(*workdirs: Path, out: Path | None = None) -> Path:
+    """Writes report/index.html, report.md, table.tex, table.csv and the figures as PNG, and returns the page's path.
 
     All are built before any is put in place: a rebuild that fails leaves the former report.
 
     Args:
-      workdir: The run's folder, with at least experiment.json.
+      workdirs: The folders of one experiment, each with at least experiment.json.
+      out: Where to write; `report` in the first workdir by default.
 
     Raises:
-      InputError: The folder holds no run, a file in it is damaged, or it cannot be written.
+      InputError: A folder holds no run, a file in it is damaged, the folders do not belong together, or the report
+        cannot be written.
     """
-    workdir = Path(workdir)
-    experiment = read_experiment(workdir)
-    results = read_results(workdir)
-    files = build_report(workdir, experiment, results)
+    folders = [Path(workdir) for workdir in workdirs]
+    experiment, results = read_runs(folders)
+    files = build_report(folders, experiment, results)
+    flag = f"--workdir={folders[0]}" if out is None else f"--out={out}"
     try:
-        return _put_in_place(files, workdir)
+        return _put_in_place(files, folders[0] / "report" if out is None else Path(out))
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: the report cannot be written ({error.strerror})") from None
+        raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
 
 
-def build_report(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> dict[str, bytes]:
+def build_report(workdirs: Sequence[Path], experiment: Experiment, results: Sequence[Result]) -> dict[str, bytes]:
     """The report's files by name, index.html last.
 
     Args:
-      workdir: Where the logs and pairs.npz are.
+      workdirs: Where the logs and the exhibits are.
       experiment: From experiment.json.
       results: From results.jsonl.
     """
     table = tables.summarise(results, experiment)
-    pretraining, bad_pretraining = _read_curves(workdir, experiment, "pretrain")
-    finetuning, bad_finetuning = _read_curves(workdir, experiment, "finetune")
-    notes = bad_pretraining + bad_finetuning
-    pairs = None
+    pretraining, bad_pretraining = _read_curves(workdirs, experiment, "pretrain")
+    finetuning, bad_finetuning = _read_curves(workdirs, experiment, "finetune")
+    shown, bad_exhibits = exhibits.pictures(workdirs, experiment, results)
+    notes = [*_failures(workdirs), *bad_pretraining, *bad_finetuning, *bad_exhibits]
+    by_name = {picture.name: picture for picture in shown}
     try:
-        pairs = _pairs_picture(workdir)
+        pairs = next((found for workdir in workdirs if (found := _pairs_picture(workdir))), None)
+        by_name |= {"pairs": pairs} if pairs else {}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         notes.append(f"{PAIRS_FILE} cannot be read; the augmented pairs are left out")
-    outcome = _outcome_pictures(table)
-    curves = _curve_pictures(pretraining, finetuning, experiment)
-    pictures = [*outcome, *curves, *([pairs] if pairs else [])]
+    saved = [found for name in ("finetune", "linear") if (found := labels.efficiency(results, experiment, name))]
+    sections = {
+        "outcome": _outcome_pictures(table),
+        "labels": [
+            Picture(
+                f"labels-{found.eval}",
+                labels.figure(found),
+                f"{tables.capital(experiment.headline.noun)} against the number of labels, {found.eval}",
+                f"Lines are means over seeds, bands reach from the lowest to the highest seed. {found.sentence}",
+            )
+            for found in saved
+        ],
+        "curves": _curve_pictures(pretraining, finetuning, experiment),
+        "images": [by_name[name] for name in ("samples", "pairs") if name in by_name],
+        "features": [by_name[name] for name in ("neighbours", "map", "confusion") if name in by_name],
+    }
+    pictures = [picture for section in sections.values() for picture in section]
     context = {
         "experiment": experiment,
         "table": table,
         "tables": tables,
         "heading": tables.COLUMNS,
-        "outcome": outcome,
-        "curves": curves,
-        "pairs": pairs,
+        **sections,
+        "savings": [found.sentence for found in saved],
+        "outcomes": _outcome_words(table),
         "timings": _timings(results, experiment, pretraining, finetuning),
         "stages": [stage for stage in EVALS if any(result.eval == stage for result in results)],
         "stage_names": STAGE_NAMES,
         "settings": flatten(experiment.config),
+        "changes": {arm.title: arm.changes for arm in experiment.arms if arm.changes},
         "data": {split: flat_values(values) for split, values in experiment.data.items()},
         "provenance": _provenance(results),
         "number": number_text,
@@ -117,9 +132,29 @@ def build_report(workdir: Path, experiment: Experiment, results: Sequence[Result
     }
     files = {f"{picture.name}.png": figures.png(picture.figure) for picture in pictures}
     files["table.csv"] = tables.to_csv(table).encode()
-    files["report.md"] = _markdown(experiment, table, context["timings"], pictures, context["provenance"]).encode()
+    files["table.tex"] = tables.to_latex(table).encode()
+    files["report.md"] = _markdown(experiment, table, context, pictures).encode()
     files["index.html"] = _template("page.html").render(context).encode()
     return files
+
+
+def _failures(workdirs: Sequence[Path]) -> list[str]:
+    """The units that failed and were not done since, as their error.txt says."""
+    found = []
+    for workdir in workdirs:
+        for path in sorted(workdir.glob("*/seed-*/error.txt")):
+            try:
+                reason = path.read_text(errors="replace").split("\n", 1)[0]
+            except OSError as error:
+                reason = str(error.strerror)
+            found.append(f"Failed: {path.parent.parent.name}, {path.parent.name}: {reason.rstrip('.')}")
+    return found
+
+
+def _outcome_words(table: tables.Table) -> str:
+    """How many comparisons came out how: `2 helped, 1 undecided`."""
+    counts = {name: sum(verdict.outcome == name for verdict in table.verdicts) for name in tables.OUTCOMES}
+    return ", ".join(f"{count} {tables.OUTCOMES[name][2:]}" for name, count in counts.items() if count)
 
 
 def flatten(config: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -173,29 +208,29 @@ def _value_text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[list[Curves], list[str]]:
+def _read_curves(workdirs: Sequence[Path], experiment: Experiment, stage: str) -> tuple[list[Curves], list[str]]:
+    """The arms' logs of a stage, and notes of what in them is unreadable."""
     arms, notes = [], []
     for position, arm in enumerate(experiment.arms):
-        seeds: dict[int, list[dict[str, Any]]] = {}
-        for folder in (workdir / arm.name).glob("seed-*"):
+        seeds = {}
+        for folder in (folder for workdir in workdirs for folder in sorted((workdir / arm.name).glob("seed-*"))):
             number = folder.name.removeprefix("seed-")
-            path = folder / stage / "metrics.jsonl"
-            records, unreadable = read_log(path)
+            records, unreadable = read_log(folder / stage / "metrics.jsonl")
             if number.isdigit() and records:
-                seeds[int(number)] = records
+                seeds.setdefault(int(number), records)
             if unreadable:
                 lines = "1 unreadable line" if unreadable == 1 else f"{unreadable} unreadable lines"
                 notes.append(f"{arm.name}/{folder.name}/{stage}/metrics.jsonl: {lines} left out")
-        arms.append(Curves(arm.label, position, dict(sorted(seeds.items()))))
+        arms.append(Curves(arm.title, position, dict(sorted(seeds.items()))))
     return arms, notes
 
 
 def _outcome_pictures(table: tables.Table) -> list[Picture]:
     candidates = [
-        ("accuracy", figures.accuracy_points(table), f"Test {table.headline.noun} of every arm and seed",
+        ("accuracy", figures.accuracy_points(table), f"{tables.capital(table.headline.noun)} of every arm and seed",
          "A dot is a seed, the stroke their mean; thin lines join the same seed through the arms."),
         ("difference", figures.difference_intervals(table), "Paired differences to the first arm with intervals",
-         "Filled where the interval leaves zero out, hollow where it does not."),
+         "Student's t intervals; filled where they and the bootstrap's leave zero out, hollow where not."),
     ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 
@@ -207,10 +242,12 @@ def _curve_pictures(
     band = "Mean over seeds; the band reaches from the lowest to the highest seed."
     candidates = [
         ("loss", figures.loss_curves(pretraining), "Pretraining loss by epoch", f"{band} −1 is perfect agreement."),
+        ("figure3", figures.figure3_curves(pretraining) if experiment.figure3 else None,
+         "Similarity loss on test images by epoch of pretraining", f"The paper's Figure 3. {band}"),
         ("knn", figures.knn_curves(pretraining, metric), f"kNN {noun} by epoch of pretraining", band),
         ("spread", figures.spread_curves(pretraining), "Spread of z by epoch", f"{band} A fall to 0 is collapse."),
         ("finetune", figures.finetune_curves(finetuning, metric), f"Validation {noun} by epoch of fine-tuning", band),
-    ]
+    ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 
 
@@ -248,7 +285,7 @@ def _timings(
         if seconds:
             timings.append(
                 Timing(
-                    label=arm.label,
+                    label=arm.title,
                     position=position,
                     seconds=seconds,
                     pretrain_rate=_rate(pretraining[position]) or _mean_metric(ended, "images_per_second"),
@@ -292,17 +329,16 @@ def _provenance(results: Sequence[Result]) -> dict[str, dict[str, str]]:
     }
 
 
-def _markdown(
-    experiment: Experiment,
-    table: tables.Table,
-    timings: Sequence[Timing],
-    pictures: Sequence[Picture],
-    provenance: dict[str, dict[str, str]],
-) -> str:
+def _markdown(experiment: Experiment, table: tables.Table, context: dict[str, Any], pictures: Sequence[Picture]) -> str:
     """The page's essence for a README or an issue; the settings are in experiment.json."""
-    escape = tables.escape_markdown
-    parts = [f"# {escape(experiment.title)}", escape(experiment.question), tables.to_markdown(table).rstrip()]
+    escape, timings = tables.escape_markdown, context["timings"]
+    parts = [f"# {escape(experiment.title)}", escape(experiment.question)]
+    parts += [f"**{escape(note)}.**" for note in context["notes"]]
+    parts += [tables.to_markdown(table).rstrip(), *map(escape, context["savings"])]
     parts += [f"![{picture.alternative}]({picture.name}.png)" for picture in pictures]
+    if context["changes"]:
+        lines = [f"- {escape(arm)}: {'; '.join(map(escape, changes))}" for arm, changes in context["changes"].items()]
+        parts.append("\n".join(["In which settings arms differ from the run:", "", *lines]))
     if timings:
         stages = [stage for stage in EVALS if any(stage in timing.seconds for timing in timings)]
         lines = ["| mean time a seed | " + " | ".join(STAGE_NAMES[stage] for stage in stages) + " | sum |"]
@@ -314,9 +350,11 @@ def _markdown(
     # A fence of tildes longer than any in the command: user text cannot close it.
     fence = "~" * (3 + experiment.command.count("~"))
     parts.append(f"{fence}\n{experiment.command}\n{fence}")
+    data = {f"data, {split}": ", ".join(map(str, values.values())) for split, values in context["data"].items()}
     parts += [
         "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in values.items())
-        for values in provenance.values()
+        for values in (data, *context["provenance"].values())
+        if values
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -334,10 +372,9 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _put_in_place(files: dict[str, bytes], workdir: Path) -> Path:
+def _put_in_place(files: dict[str, bytes], report: Path) -> Path:
     """Writes every file beside the report, then renames them one by one, the page last."""
-    report = workdir / "report"
-    report.mkdir(exist_ok=True)
+    report.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=report))
     try:
         for name, content in files.items():

@@ -114,7 +114,7 @@ class Arm:
     @property
     def title(self) -> str:
         """The label with the group in front, if it has one: what tells it from every other arm."""
-        return self.words if self.group is None else f"{self.group}: {self.words}"
+        return self.words if self.group is None or self.group in self.words else f"{self.group}: {self.words}"
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,8 @@ def _parse_layout(values: Any, message: str) -> Layout | None:
     for column in columns:
         usable = isinstance(column, list) and len(column) == 4 and all(isinstance(part, str) for part in column)
         require(usable and column[0] in EVALS and column[1] in SPLITS and column[2] in HEADLINES, message)
-    return Layout(tuple(Column(*column) for column in columns), bool(values.get("pivot")))
+    found = (Column(heading, eval, split, metric) for eval, split, metric, heading in columns)
+    return Layout(tuple(found), bool(values.get("pivot")))
 
 
 def _finite(value: Any) -> Any:

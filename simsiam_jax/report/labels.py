@@ -1,0 +1,192 @@
+"""Label efficiency: accuracy against labels with and without pretraining, and how many labels pretraining saved.
+
+A saving is read at equal accuracy: the labels that a network without pretraining needs to reach what the pretrained
+one reached with n. Its curve is interpolated in the logarithm of the labels, after making it rise (more labels never
+count as a loss). Where the accuracy lies beyond the curve, its nearer end bounds the saving.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from simsiam_jax.report.figures import ARM_COLOURS, MARKERS, styled
+from simsiam_jax.report.results import Experiment, Headline, Result
+from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
+
+NONE, IN_DOMAIN = "none", "in_domain"
+SPOKEN = {"finetune": "fine-tuning", "linear": "the linear probe", "knn": "kNN"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was reached with so many labels.
+
+    Attributes:
+      labels: Labelled images.
+      without: The headline in percent without pretraining, on test.
+      pretrained: The same after in-domain pretraining.
+      difference: Of the two, paired.
+      needed: By seed, the labels that give without pretraining what the pretrained network reached with `labels`; an
+        end of the curve where it lies beyond.
+      beyond: In how many seeds it does.
+    """
+
+    labels: int
+    without: Score
+    pretrained: Score
+    difference: Difference | None
+    needed: Mapping[int, float]
+    beyond: int
+
+    @property
+    def needed_mean(self) -> float:
+        """Geometric mean of `needed` over the seeds."""
+        return _geometric(list(self.needed.values()))
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """The label efficiency of pretraining in one evaluation.
+
+    Attributes:
+      eval: Which.
+      headline: What is measured.
+      lines: By number of labels, rising.
+      factors: By seed, needed / used labels, the geometric mean over the lines.
+      saving: Of the factors' logarithms from zero, with both intervals.
+    """
+
+    eval: str
+    headline: Headline
+    lines: tuple[Line, ...]
+    factors: Mapping[int, float]
+    saving: Difference
+
+    @property
+    def factor(self) -> float:
+        """Geometric mean over the seeds: above 1, pretraining saved labels."""
+        return math.exp(self.saving.mean)
+
+    @property
+    def sentence(self) -> str:
+        """How many labels pretraining saved, believed where both intervals leave out a factor of 1."""
+        where = f"In {SPOKEN[self.eval]}, at equal {self.headline.noun},"
+        times = f"without it, {self.factor:.2f} times as many are needed"
+        bound = ", the ends of the curve taken where an accuracy lay beyond it"
+        bound = bound if any(line.beyond for line in self.lines) else ""
+        if self.saving.n == 1:
+            return f"{where} one seed cannot tell whether pretraining saved labels: {times}{bound}."
+        student = _interval(self.saving.low, self.saving.high)
+        bootstrap = _interval(self.saving.bootstrap_low, self.saving.bootstrap_high)
+        seeds = f"{self.saving.n} seeds"
+        intervals = f"(95 % interval {student} by Student's t, {bootstrap} by bootstrap, {seeds}{bound})"
+        if self.saving.sign > 0:
+            return f"{where} pretraining saved {100 * (1 - 1 / self.factor):.0f} % of the labels: {times} {intervals}."
+        if self.saving.sign < 0:
+            return f"{where} pretraining saved no labels, it cost some: {times} {intervals}."
+        return f"{where} pretraining saved no labels that {seeds} can show: {times} {intervals}."
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"{math.exp(low or 0):.2f} to {math.exp(high or 0):.2f}"
+
+
+def efficiency(results: Sequence[Result], experiment: Experiment, eval: str = "finetune") -> Efficiency | None:
+    """What pretraining saved in labels; None where arms do not differ in them.
+
+    Args:
+      results: Of the run.
+      experiment: Whose arms have `labels` and `pretrain`.
+      eval: Which evaluation.
+    """
+    scores = scores_by_arm(results, experiment, experiment.metric)
+    curves: dict[str, dict[int, Score]] = {NONE: {}, IN_DOMAIN: {}}
+    for arm in experiment.arms:
+        score = scores[arm.name].get((eval, "test"))
+        if arm.labels is not None and arm.pretrain in curves and score is not None:
+            curves[arm.pretrain][arm.labels] = score
+    common = sorted(curves[NONE].keys() & curves[IN_DOMAIN].keys())
+    if len(common) < 2:
+        return None
+    seeds = sorted(set.intersection(*(set(curve[labels].by_seed) for curve in curves.values() for labels in common)))
+    if not seeds:
+        return None
+    needed = {
+        seed: labels_needed(
+            np.array(common, np.float64),
+            np.array([curves[NONE][labels].by_seed[seed] for labels in common]),
+            np.array([curves[IN_DOMAIN][labels].by_seed[seed] for labels in common]),
+        )
+        for seed in seeds
+    }
+    lines = tuple(
+        Line(
+            labels=labels,
+            without=curves[NONE][labels],
+            pretrained=curves[IN_DOMAIN][labels],
+            difference=paired_difference(curves[IN_DOMAIN][labels].by_seed, curves[NONE][labels].by_seed),
+            needed={seed: float(needed[seed][0][place]) for seed in seeds},
+            beyond=sum(bool(needed[seed][1][place]) for seed in seeds),
+        )
+        for place, labels in enumerate(common)
+    )
+    factors = {seed: _geometric([line.needed[seed] / line.labels for line in lines]) for seed in seeds}
+    saving = paired_difference({seed: math.log(factor) for seed, factor in factors.items()}, dict.fromkeys(seeds, 0.0))
+    assert saving is not None
+    return Efficiency(eval, experiment.headline, lines, factors, saving)
+
+
+def labels_needed(
+    labels: Float[np.ndarray, " counts"],
+    without: Float[np.ndarray, " counts"],
+    pretrained: Float[np.ndarray, " counts"],
+) -> tuple[Float[np.ndarray, " counts"], Float[np.ndarray, " counts"]]:
+    """Labels at which the curve `without` reaches each of `pretrained`, and 1 where it does so beyond its ends, else 0.
+
+    Args:
+      labels: Numbers of labels, rising.
+      without: What is reached without pretraining.
+      pretrained: What is to be reached.
+    """
+    rising = np.maximum.accumulate(without)
+    # np.interp takes the last of equal values; labels that add nothing are not needed: the first.
+    first = np.r_[True, np.diff(rising) > 0]
+    found = np.exp(np.interp(pretrained, rising[first], np.log(labels[first])))
+    beyond = (pretrained > rising[-1]) | (pretrained < rising[0])
+    return np.where(pretrained > rising[-1], labels[-1], found), beyond.astype(np.float64)
+
+
+def figure(found: Efficiency) -> Figure:
+    """Both curves over the labels, the lines means and the bands from the lowest to the highest seed."""
+    with styled():
+        figure = Figure(figsize=(5.2, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        places = [line.labels for line in found.lines]
+        for index, (name, label) in enumerate((("without", "no pretraining"), ("pretrained", "in-domain pretraining"))):
+            scores = [getattr(line, name) for line in found.lines]
+            colour = ARM_COLOURS[2 * index]
+            axes.plot(places, [score.mean for score in scores], color=colour, marker=MARKERS[index], label=label)
+            low, high = zip(
+                *((min(score.by_seed.values()), max(score.by_seed.values())) for score in scores), strict=True
+            )
+            axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_xticks(places)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.grid(axis="y")
+        axes.tick_params(length=0, pad=5)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("labelled images")
+        axes.set_title(f"{SPOKEN[found.eval].removeprefix('the ').capitalize()} on test: {found.headline.name}, %")
+        axes.legend(loc="lower right")
+    return figure
+
+
+def _geometric(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
