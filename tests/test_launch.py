@@ -36,7 +36,12 @@ def refused(result, *words):
 
 
 @pytest.mark.parametrize(
-    "module", ["demo", "table1_fashion_mnist", "pretrain", "evaluate", "export", "prepare_data", "own_images"]
+    "module",
+    [
+        *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
+        *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
+        *("pretrain", "evaluate", "export", "prepare_data", "own_images"),
+    ],
 )
 def test_help_answers_within_two_seconds(module):
     launch(module, "--help")  # once to compile Python's own files
