@@ -10,8 +10,8 @@ Data: the official archive, downloaded or in --manual_dir. ImageNet weights: dow
 where they cannot be had, their arms are left out and the report says so. STL-10 was drawn from ImageNet: they leak.
 """
 
-from simsiam_jax.config import Column, Layout, Row
-from simsiam_jax.launch import PRESETS, run_table
+from simsiam_jax.config import Column, Layout
+from simsiam_jax.launch import PRESETS, backbone_rows, run_table
 
 BACKBONES = {"resnet18": "ResNet-18", "efficientnet_b0": "EfficientNet-B0", "vit_s": "ViT-S", "pit_ti": "PiT-Ti"}
 PAPER = {
@@ -20,18 +20,11 @@ PAPER = {
     "vit_s": {"none": 53.74, "in_domain": 60.45, "imagenet": 96.26},
     "pit_ti": {"none": 58.14, "in_domain": 64.21, "imagenet": 87.31},
 }
-PRETRAININGS = {
-    "none": ("none", "no pretraining", {}),
-    "in_domain": ("in_domain", "{dataset}, no labels", {"test_loss": True}),
-    "imagenet": ("none", "ImageNet, with labels", {"init": "imagenet"}),
-}
-ROWS = {
-    f"{backbone}-{name}": Row(
-        pretrain, label, {"test": PAPER[backbone][name]}, {"backbone": backbone, **settings}, group=BACKBONES[backbone]
-    )
-    for backbone in BACKBONES
-    for name, (pretrain, label, settings) in PRETRAININGS.items()
-}
+ROWS = backbone_rows(
+    BACKBONES,
+    {(backbone, name): {"test": value} for backbone, values in PAPER.items() for name, value in values.items()},
+    in_domain={"test_loss": True},
+)
 LAYOUT = Layout((Column("test", "finetune", "test"),), pivot=True)
 
 if __name__ == "__main__":

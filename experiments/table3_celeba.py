@@ -9,8 +9,8 @@ Command: python -m experiments.table3_celeba      (a GPU; 100 epochs of 162,770 
 Data: the official archives, downloaded or in --manual_dir. ImageNet weights as in table2_stl10.
 """
 
-from simsiam_jax.config import Column, Layout, Row
-from simsiam_jax.launch import PRESETS, run_table
+from simsiam_jax.config import Column, Layout
+from simsiam_jax.launch import PRESETS, backbone_rows, run_table
 
 NUMBERS = {
     "macro_jaccard": "macro Jaccard",
@@ -28,23 +28,14 @@ PAPER = {
     ("pit_ti", "imagenet"): (59.10, 94.40, 68.04, 96.71, 58.41, 94.87, 67.23, 96.23),
 }
 BACKBONES = {"resnet18": "ResNet-18", "pit_ti": "PiT-Ti"}
-PRETRAININGS = {
-    "none": ("none", "no pretraining", {}),
-    "in_domain": ("in_domain", "{dataset}, no labels", {}),
-    "imagenet": ("none", "ImageNet, with labels", {"init": "imagenet"}),
-}
 CELLS = [(split, metric) for split in ("validation", "test") for metric in NUMBERS]
-ROWS = {
-    f"{backbone}-{name}": Row(
-        pretrain,
-        label,
-        {f"{split}/{metric}": value for (split, metric), value in zip(CELLS, PAPER[backbone, name], strict=True)},
-        {"backbone": backbone, **settings},
-        group=BACKBONES[backbone],
-    )
-    for backbone in BACKBONES
-    for name, (pretrain, label, settings) in PRETRAININGS.items()
-}
+ROWS = backbone_rows(
+    BACKBONES,
+    {
+        arm: {f"{split}/{metric}": value for (split, metric), value in zip(CELLS, values, strict=True)}
+        for arm, values in PAPER.items()
+    },
+)
 LAYOUT = Layout(tuple(Column(f"{split} {NUMBERS[metric]}", "finetune", split, metric) for split, metric in CELLS))
 
 if __name__ == "__main__":

@@ -79,6 +79,32 @@ TABLE1_ROWS: Mapping[str, Row] = {
 }
 
 
+def backbone_rows(
+    backbones: Mapping[str, str],
+    paper: Mapping[tuple[str, str], Mapping[str, float]],
+    in_domain: Mapping[str, Any] | None = None,
+) -> dict[str, Row]:
+    """The arms of Tables 2 and 3: each backbone, a group of its own, without, with in-domain and with ImageNet's start.
+
+    Args:
+      backbones: Their titles by name.
+      paper: The paper's numbers by backbone and pretraining (`none`, `in_domain`, `imagenet`), as `Row` takes them.
+      in_domain: Further settings of the arms that are pretrained.
+    """
+    pretrainings = {
+        "none": ("none", "no pretraining", {}),
+        "in_domain": ("in_domain", "{dataset}, no labels", in_domain or {}),
+        "imagenet": ("none", "ImageNet, with labels", {"init": "imagenet"}),
+    }
+    return {
+        f"{backbone}-{name}": Row(
+            pretrain, label, paper[backbone, name], {"backbone": backbone, **settings}, group=title
+        )
+        for backbone, title in backbones.items()
+        for name, (pretrain, label, settings) in pretrainings.items()
+    }
+
+
 def define_folder_flags(*, workdir: str | None, dataset: str | None) -> None:
     """Defines the flags of what is read and written by a launcher that trains."""
     flags.DEFINE_string("workdir", workdir, "Folder for results; run again with the same to go on.")

@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from simsiam_jax.config import (
     EVALS,
+    BackboneConfig,
     Config,
     EvaluationConfig,
     FinetuneConfig,
@@ -600,21 +601,20 @@ def load_starts(study: Study) -> dict[str, Start]:
     Raises:
       InputError: If those that the user asked for cannot be had. An arm whose row asks for weights is left out.
     """
-    known: dict[str, Start] = {}
+    known: dict[BackboneConfig, Start] = {}
     found = {}
     for arm, row in study.rows.items():
         backbone = study.config_of(arm).backbone
-        key = json.dumps(to_dict(backbone))
-        if key not in known:
+        if backbone not in known:
             try:
                 weights = load_initial(backbone, study.config.image_size)
-                known[key] = Start(weights.variables, weights.origin) if weights else Start()
+                known[backbone] = Start(weights.variables, weights.origin) if weights else Start()
             except InputError as fault:
                 if "init" not in row.settings:
                     raise
-                known[key] = Start(absent=str(fault))
+                known[backbone] = Start(absent=str(fault))
                 logging.warning("%s is left out: %s", arm, fault)
-        found[arm] = known[key]
+        found[arm] = known[backbone]
     return found
 
 
@@ -668,13 +668,13 @@ def run(study: Study) -> tuple[str, ...]:
     save_pairs(study.workdir, data.train if data.unlabelled is None else data.unlabelled, study.config.views)
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
     started = environment(device_name())
-    programs: dict[str, Programs] = {}
+    programs: dict[Config, Programs] = {}
     failures = []
     for arm, seed in units(study):
         if starts[arm].absent:
             continue
         config = study.config_of(arm)
-        key = config_hash(to_dict(compiled_part(config)))
+        key = compiled_part(config)
         if key not in programs:
             programs[key] = Programs(config, data.info.num_classes, starts[arm].variables, study.feed)
         unit = Unit(study, programs[key], data, arm, study.rows[arm], seed, started)

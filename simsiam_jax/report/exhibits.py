@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from simsiam_jax.report.figures import (
     ARM_COLOURS,
     INK,
+    MARKERS,
     MUTED,
     PAPER,
     RULE,
@@ -30,7 +31,6 @@ from simsiam_jax.report.results import Arm, Experiment, Result
 _MOST_ARMS = 8
 _QUERIES_SHOWN, _NEIGHBOURS_SHOWN = 5, 5
 _WIDTH = 7.2  # inches: these stand alone in the page
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
 def pictures(
@@ -211,7 +211,7 @@ def _sign(index: int) -> dict[str, Any]:
     """A class's colour and marker: told apart without colours too."""
     colours = ARM_COLOURS[1:]
     # Where colours begin again, other markers do.
-    marker = _MARKERS[(index + 3 * (index // len(colours))) % len(_MARKERS)]
+    marker = MARKERS[(index + 3 * (index // len(colours))) % len(MARKERS)]
     colour = colours[index % len(colours)]
     return {"linestyle": "", "marker": marker, "color": colour, "markersize": 2.6, "markeredgewidth": 0}
 
