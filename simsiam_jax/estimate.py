@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from simsiam_jax.config import Config, Study, config_hash, to_dict
+from simsiam_jax.config import Config, Study
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.images import Data, labelled_subset, load_data, pretraining_images
@@ -81,7 +81,7 @@ def print_estimate(study: Study) -> None:
 def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate], float]:
     """The unfinished units with their seconds, and the seconds of compiling that come once."""
     done = {(result.arm, result.seed, result.eval) for result in read_results(study.workdir)}
-    rates: dict[str, Rates] = {}
+    rates: dict[Config, Rates] = {}
     estimates = []
     for arm, seed in units(study):
         wanted = {name for name in study.evals if (arm, seed, name) not in done}
@@ -90,7 +90,7 @@ def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate]
         if arm in absent or not (wanted or owns):
             continue
         config = study.config_of(arm)
-        key = config_hash(to_dict(compiled_part(config)))
+        key = compiled_part(config)
         if key not in rates:
             rates[key] = measure(config, data, study)
         estimates.append(_estimate(study, data, arm, seed, rates[key], wanted, owns))
@@ -123,14 +123,15 @@ def measure(config: Config, data: Data, study: Study) -> Rates:
     config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, epochs=1))
     few = config.pretrain.effective_batch * _TIMED_STEPS
     images = data.train.take(np.arange(min(few, len(data.train))))
-    state = programs.pretrain_state(0)
-    backbone = backbone_variables(state.variables)
+    backbone = backbone_variables(programs.initial_simsiam(0))
     features = data.train.take(np.arange(min(EVALUATION_BATCH, len(data.train))))
     programs.features(backbone, features)
     begun = time.monotonic()
     programs.features(backbone, features)
     look = (time.monotonic() - begun) / len(features)
-    first, pretrain = _twice(state, images, pretraining_plan(config, images, seed=0), programs.pretrain_epoch)
+    first, pretrain = _twice(
+        programs.pretrain_state(0), images, pretraining_plan(config, images, seed=0), programs.pretrain_epoch
+    )
     if "finetune" not in study.evals:
         return Rates(first, pretrain, 0.0, look)
     labelled = images.take(np.arange(min(config.finetune.batch_size * _TIMED_STEPS, len(images))))
