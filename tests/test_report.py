@@ -226,6 +226,9 @@ def test_a_collapsed_pretraining_is_flagged_with_its_knn_beside_guessing():
     assert [row.flag for row in fallen.rows] == [None, "collapsed in 1 of 2 seeds"]
     assert "kNN accuracy 25.0 %; guessing gives 25 %" in fallen.collapse
     assert "collapsed in 1 of 2 seeds" in tables.to_markdown(fallen)
+    halfway = tables.summarise(results + ended("own", [0.3, 0.02]), experiment)
+    assert halfway.rows[1].flag == "collapsed in 1, partly collapsed in 1 of 2 seeds"
+    assert "partly collapsed one below 0.45" in halfway.collapse
 
 
 def test_a_search_on_validation_images_alone_shows_and_compares_those():
@@ -469,6 +472,13 @@ def test_classes_have_details_where_more_than_their_accuracy_is_measured():
     assert table.details[0] == ("pretraining", "evaluation", "top-1 accuracy", "balanced accuracy", "AUC")
     assert table.details[1] == ("none", "fine-tune, test", "70.00", "60.00", "80.00")
     assert table.rows[0].scores[FINETUNE].mean == pytest.approx(80)
+
+
+def test_balanced_accuracy_is_not_told_again_where_classes_are_equally_frequent():
+    same = [make_result(seed, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.7}) for seed in (0, 1)]
+    assert tables.summarise(same, make_experiment(seeds=(0, 1))).details == ()
+    other = [make_result(2, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.6})]
+    assert "balanced accuracy" in tables.summarise(same + other, make_experiment(seeds=(0, 1, 2))).details[0]
 
 
 def test_the_curves_of_attributes_are_those_of_their_number():

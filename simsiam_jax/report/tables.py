@@ -6,6 +6,7 @@ intervals of `seeds`, Student's t and the bootstrap, to leave out zero.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +15,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from simsiam_jax.report.collapse import Spread, spreads, summary
+from simsiam_jax.report.collapse import spreads, summary
 from simsiam_jax.report.paper_form import Cell, PaperForm, best_arms, paper_form
 from simsiam_jax.report.results import Arm, Experiment, Headline, Result
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
@@ -112,8 +113,7 @@ class Table:
 
     `pretrainings` counts the finished ones. `details` holds what is measured beside the headline as rows of text,
     headings first, and `details_caption` how to read it; both are empty where nothing is. `form` is the table in the
-    paper's form, `spreads` how pretrainings ended and `collapse` the same in a sentence. `compared` are the columns
-    that get a difference.
+    paper's form, `collapse` says how pretrainings ended. `compared` are the columns that get a difference.
     """
 
     title: str
@@ -129,7 +129,6 @@ class Table:
     details_caption: str = ""
     paper_source: str | None = None
     form: PaperForm | None = None
-    spreads: tuple[Spread, ...] = ()
     collapse: str = ""
     compared: tuple[Key, ...] = ()
 
@@ -228,7 +227,6 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         else "",
         paper_source=experiment.paper_source if any(arm.paper for arm in experiment.arms) else None,
         form=paper_form(results, experiment),
-        spreads=tuple(ended),
         collapse=summary(ended, experiment),
         compared=compared,
     )
@@ -476,6 +474,8 @@ def _details(results: Sequence[Result], experiment: Experiment, seeds: Sequence[
     names = ATTRIBUTE_NUMBERS if _label_kind(experiment) == "attributes" else CLASS_NUMBERS
     numbers = {name: scores_by_arm(results, experiment, name) for name in names}
     shown = [name for name in names if any(key[1] == "test" for cells in numbers[name].values() for key in cells)]
+    if "balanced_accuracy" in shown and _equal(numbers["balanced_accuracy"], numbers["top1"]):
+        shown.remove("balanced_accuracy")  # the classes are equally frequent
     if len(shown) < 2:
         return ()
     body = [
@@ -485,6 +485,17 @@ def _details(results: Sequence[Result], experiment: Experiment, seeds: Sequence[
         if key[1] == "test" and any(key in numbers[name][arm.name] for name in shown)
     ]
     return (("pretraining", "evaluation", *(names[name] for name in shown)), *body)
+
+
+def _equal(ours: Mapping[str, Mapping[Key, Score]], theirs: Mapping[str, Mapping[Key, Score]]) -> bool:
+    """Whether two numbers agree, but for rounding, in every arm, evaluation and seed."""
+    return all(
+        math.isclose(value, theirs[arm][key].by_seed.get(seed, value), rel_tol=1e-9)
+        for arm, cells in ours.items()
+        for key, score in cells.items()
+        if key[1] == "test" and key in theirs[arm]
+        for seed, value in score.by_seed.items()
+    )
 
 
 _SPREAD_WORDS = "mean ± standard deviation over seeds"
