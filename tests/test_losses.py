@@ -48,6 +48,29 @@ def test_no_gradient_reaches_the_target_branch():
     assert all(float(jnp.abs(g).max()) == 0 for g in gradients[2:])
 
 
+def test_without_stop_gradient_it_reaches_the_target_branch_and_the_loss_stays():
+    outputs = [_draw(seed) for seed in range(4)]
+
+    def loss(*outputs):
+        return simsiam_loss(*outputs, stop_gradient=False)
+
+    assert float(loss(*outputs)) == float(simsiam_loss(*outputs))
+    gradients = jax.grad(loss, argnums=(0, 1, 2, 3))(*outputs)
+    assert all(float(jnp.abs(g).max()) > 0 for g in gradients)
+
+
+def test_the_asymmetric_loss_is_its_first_term_whole():
+    p1, p2, z1, z2 = (_draw(seed) for seed in range(4))
+
+    def loss(p1, p2):
+        return simsiam_loss(p1, p2, z1, z2, symmetric=False)
+
+    assert float(loss(p1, p2)) == pytest.approx(float(negative_cosine_similarity(p1, z2)), abs=1e-6)
+    first, second = jax.grad(loss, argnums=(0, 1))(p1, p2)
+    assert float(jnp.abs(first).max()) > 0
+    assert float(jnp.abs(second).max()) == 0
+
+
 def test_gradient_is_orthogonal_to_the_prediction():
     # The loss does not depend on the length of p, so its gradient has no component along p.
     p, z = _draw(0), _draw(1)

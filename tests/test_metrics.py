@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, jaccard_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    jaccard_score,
+    roc_auc_score,
+)
 
 from simsiam_jax.metrics import HEADLINE, headline_score, scores, top1, z_spread
 
@@ -41,6 +47,31 @@ def test_top1_of_classes_is_the_share_of_right_answers():
     # Of the second class one of one is found, of the first one of two; its score 0.9 is above both others'.
     assert scores(outputs, np.array([1, 0, 0])) == {"top1": 2 / 3, "balanced_accuracy": 0.75, "auc": 1.0}
     assert headline_score(outputs, np.array([1, 0, 0])) == 2 / 3
+
+
+def test_balanced_accuracy_and_area_of_two_classes_are_those_of_scikit_learn():
+    draw = np.random.default_rng(0)
+    labels = (draw.random(200) < 0.2).astype(np.int32)
+    outputs = draw.normal(0, 1, (200, 2)).astype(np.float32)
+    outputs[:, 1] += labels - 0.5
+    found = scores(outputs, labels)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, outputs.argmax(1)))
+    assert found["auc"] == pytest.approx(roc_auc_score(labels, outputs[:, 1] - outputs[:, 0]))
+    for name, value in found.items():
+        assert headline_score(outputs, labels, metric=name) == pytest.approx(value)
+
+
+def test_who_calls_everything_by_the_commonest_name_is_not_flattered():
+    labels = np.array([0] * 9 + [1], np.int32)
+    found = scores(np.tile([1.0, 0.0], (10, 1)).astype(np.float32), labels)
+    assert found == {"top1": 0.9, "balanced_accuracy": 0.5, "auc": 0.5}
+
+
+def test_of_one_class_alone_there_is_no_area():
+    found = scores(np.eye(2, dtype=np.float32)[[0, 0, 1]], np.zeros(3, np.int32))
+    assert np.isnan(found["auc"])
+    assert found["balanced_accuracy"] == pytest.approx(2 / 3)
+    assert "auc" not in scores(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
 
 
 def test_scores_of_attributes_are_those_of_scikit_learn():

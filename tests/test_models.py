@@ -79,6 +79,36 @@ def test_projector_output_follows_the_paper_the_reference_or_the_code(output_nor
     assert sorted(params["bn1"]) == ["bias", "scale"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "projector", "predictor"),
+    [
+        ({}, "fc1 bn1 fc2 bn2 fc3 bn3", "fc1 bn1 fc2"),
+        ({"hidden_norm": False, "projector_output_norm": "none"}, "fc1 fc2 fc3", "fc1 fc2"),
+        ({"projector_output_norm": "none"}, "fc1 bn1 fc2 bn2 fc3", "fc1 bn1 fc2"),
+        ({"predictor_output_norm": "affine"}, "fc1 bn1 fc2 bn2 fc3 bn3", "fc1 bn1 fc2 bn2"),
+        ({"projector_layers": 1}, "fc1 bn1", "fc1 bn1 fc2"),
+        ({"has_predictor": False}, "fc1 bn1 fc2 bn2 fc3 bn3", None),
+    ],
+)
+def test_the_heads_have_the_layers_that_an_ablation_leaves_them(changes, projector, predictor):
+    backbone = create_backbone("resnet18", 16, stem="paper32", width=1 / 16)
+    model = SimSiam(backbone, projector_dim=24, predictor_dim=6, **changes)
+    params = _shapes(model, *2 * [jnp.zeros((2, 16, 16, 3))])["params"]
+    assert sorted(params["projector"]) == sorted(projector.split())
+    assert sorted(params.get("predictor", ())) == sorted((predictor or "").split())
+
+
+def test_without_a_predictor_the_projection_is_the_prediction():
+    model = SimSiam(
+        create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=24, has_predictor=False
+    )
+    view1, view2 = jax.random.normal(jax.random.key(0), (2, 3, 16, 16, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), view1, view2)
+    p1, p2, z1, z2 = jax.jit(model.apply)(variables, view1, view2)
+    np.testing.assert_array_equal(p1, z1)
+    np.testing.assert_array_equal(p2, z2)
+
+
 def test_folding_the_views_changes_neither_outputs_nor_statistics():
     model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=16, predictor_dim=4)
     views = jax.random.normal(jax.random.key(0), (2, 8, 16, 16, 3)) + jnp.array([0.0, 3.0]).reshape(2, 1, 1, 1, 1)
