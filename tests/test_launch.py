@@ -1,5 +1,6 @@
 """The launchers as a person runs them: every mistake is one line and exit code 2."""
 
+import json
 import os
 import stat
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from simsiam_jax.config import differences, recipe_config, to_dict
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,6 +100,12 @@ def test_help_answers_within_two_seconds(module):
         (["--epochs=many"], ["--epochs", "many"]),
         (["--no_such_flag=1"], ["no_such_flag"]),
         (["stray"], ["'stray'", "flags"]),
+        (["--crop_scale=0.5"], ["--crop_scale=0.5", "two numbers", "--crop_scale=0.2,1"]),
+        (["--finetune_crop_scale=small,large"], ["--finetune_crop_scale=small,large", "two numbers"]),
+        (["--units=3/2"], ["--units=3/2", "i/n", "--units=1/2"]),
+        (["--units=0/2"], ["--units=0/2", "i/n"]),
+        (["--units=1"], ["--units=1", "i/n"]),
+        (["--label_fraction=2"], ["--label_fraction"]),
     ],
 )
 def test_a_mistake_in_a_flag_is_one_line(flags, words, tmp_path):
@@ -153,3 +162,66 @@ def test_a_workdir_without_permission_is_refused(tmp_path):
 def test_evaluate_needs_a_checkpoint(tmp_path):
     refused(launch("evaluate"), "--checkpoint")
     refused(launch("evaluate", f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}", "WORKDIR/ARM/seed-K/pretrain")
+
+
+def test_a_setting_in_which_the_arms_differ_is_no_flag(tmp_path):
+    flags = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"]
+    refused(launch("ablate_simsiam", "--nopredictor", *flags), "--predictor=False", "arms of this table", "--arms")
+    refused(launch("table2_stl10", "--backbone=vit_s", *flags), "--backbone=vit_s", "arms of this table", "--arms")
+    refused(launch("table3_celeba", "--init=hf:a/b", *flags), "--init=hf:a/b", "--arms")
+
+
+def shown(module, *flags):
+    """The settings of each arm that --show_config prints."""
+    result = launch(module, "--show_config", *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_show_config_prints_every_setting_of_every_arm_and_writes_nothing(tmp_path):
+    arms = shown("ablate_simsiam", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
+    assert not list(tmp_path.iterdir())
+    assert len(arms) == 16
+    assert arms["no-stop-gradient"]["pretrain"]["stop_gradient"] is False
+    assert arms["simsiam"]["pretrain"]["stop_gradient"] is True
+    assert arms["no-crop"]["views"]["crop_scale"] == [1.0, 1.0]
+    # An arm differs from SimSiam as it is in what its row says, and in nothing else.
+    assert differences(arms["simsiam"], arms["no-predictor"]) == ["head.predictor: true -> false"]
+    assert differences(arms["simsiam"], arms["none"]) == []
+
+
+RATE = "pretrain.optimizer.learning_rate"
+# What tells SimSiam's own recipe from the paper's at 32 pixels (paper.md), and the flags that switch it alone.
+REFERENCE = {
+    "--stem=cifar": "backbone.stem",
+    "--projector_dim=2048": "head.projector_dim",
+    "--projector_layers=2": "head.projector_layers",
+    "--projector_output_norm=plain": "head.projector_output_norm",
+    "--predictor_dim=512": "head.predictor_dim",
+    "--optimizer=sgd": "pretrain.optimizer.name",
+    "--learning_rate=0.06": RATE,
+    "--warmup_epochs=0": "pretrain.optimizer.warmup_epochs",
+    "--weight_decay=0.0005": "pretrain.optimizer.weight_decay",
+    "--micro_batch_size=512": "pretrain.micro_batch_size",
+    "--accumulation=1": "pretrain.accumulation",
+}
+
+
+def test_a_flag_switches_each_difference_of_the_recipes_alone():
+    paper, code, reference = (
+        to_dict(recipe_config(name, dataset="cifar10", image_size=32)) for name in ("paper", "code", "reference")
+    )
+    named = {line.split(":")[0] for line in differences(paper, reference)}
+    assert named == {*REFERENCE.values(), "recipe"}
+    assert {line.split(":")[0] for line in differences(paper, code)} == {
+        "recipe",
+        *(f"finetune.optimizer.{name}" for name in ("name", "learning_rate", "weight_decay", "schedule")),
+    }
+
+
+def test_every_flag_of_a_recipe_changes_what_it_names():
+    base = shown("table1_cifar10")["none"]
+    for flag, setting in REFERENCE.items():
+        changed = [line.split(":")[0] for line in differences(base, shown("table1_cifar10", flag)["none"])]
+        # The flag says the rate itself, whatever the batch.
+        assert changed == [setting, "pretrain.optimizer.scale_with_batch"][: 1 + (setting == RATE)], flag

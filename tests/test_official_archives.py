@@ -67,11 +67,11 @@ def cifar_members(per_batch=20):
     return members, content
 
 
-def stl_members():
-    """The members of the official archive, of 20 labelled, 10 test and 5 unlabelled images, and their content."""
+def stl_members(train=20, test=10, unlabelled=5):
+    """The members of the official archive, of so many images, their content and the predefined folds."""
     generator = np.random.default_rng(2)
     members, content = {}, {}
-    for name, count in (("test", 10), ("train", 20), ("unlabeled", 5)):
+    for name, count in (("test", test), ("train", train), ("unlabeled", unlabelled)):
         images = generator.integers(0, 256, (count, 96, 96, 3), np.uint8)
         labels = generator.permutation(np.arange(count) % 10)
         # Each plane column by column: the transposed plane, row by row.
@@ -81,7 +81,7 @@ def stl_members():
             members[f"stl10_binary/{name}_y.bin"] = bytes((labels + 1).tolist())
         content[name] = images, labels
     members["stl10_binary/class_names.txt"] = ("\n".join(STL_NAMES) + "\n").encode()
-    folds = [generator.permutation(20)[:4] for _ in range(10)]
+    folds = [generator.permutation(train)[: train // 5] for _ in range(10)]
     lines = [" ".join(map(str, fold)) + " \n" for fold in folds]
     members["stl10_binary/fold_indices.txt"] = "".join(lines).encode()
     return members, content, folds
@@ -740,6 +740,22 @@ def test_solar_cells_are_the_packages_files_each_in_one_split(cells, tmp_path):
         # Of 16, 16, 14 and 14 cells in the four strata, each split has its share to one cell.
         assert (np.abs(strata - np.array([16, 14, 16, 14]) * size / 60) <= 1).all()
     assert sorted(seen) == [f"cell{number:04d}.png" for number in range(60)]
+
+
+def test_the_conditions_of_solar_cells_are_cut_from_kind_and_probability(cells, tmp_path):
+    prepare_cells(tmp_path / "data")
+    conditions, types, defects = (
+        load_split(name, "test", data_dir=tmp_path / "data")
+        for name in ("solar_cells:conditions", "solar_cells:type", "solar_cells")
+    )
+    monocrystalline, any_defect, likely, certain = conditions.labels.T
+    np.testing.assert_array_equal(monocrystalline, types.labels == 0)
+    np.testing.assert_array_equal(likely, defects.labels)
+    # Probabilities 0, 1/3, 2/3 and 1 by the images' grey level modulo 4.
+    level = conditions.images[:, 0, 0, 0] % 4
+    np.testing.assert_array_equal(any_defect, level >= 1)
+    np.testing.assert_array_equal(likely, level >= 2)
+    np.testing.assert_array_equal(certain, level == 3)
 
 
 def test_without_the_package_of_the_solar_cells_the_command_that_installs_it_is_named(tmp_path, monkeypatch):

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import pytest
 
+from simsiam_jax.config import Row, Study, recipe_config
 from simsiam_jax.models import create_backbone
 from simsiam_jax.report.results import read_results
+from simsiam_jax.study import Unit, claimed, units
 from simsiam_jax.weights import to_timm
 from simsiam_jax.weights.files import sha256, write_safetensors
 from tests.test_launch import ROOT, launch, refused
@@ -263,3 +265,149 @@ def test_every_launcher_is_one_short_file():
     assert len(launchers) >= 9
     for path in launchers:
         assert len(path.read_text().splitlines()) <= 80, path
+
+
+def make_study(workdir, rows, **changes):
+    """A study that is only looked at."""
+    values = {
+        "experiment": "made_up",
+        "title": "t",
+        "question": "q",
+        "rows": rows,
+        "config": recipe_config("paper", dataset="digits", image_size=16),
+        "seeds": (0, 1),
+        "evals": ("knn",),
+        "workdir": workdir,
+        "data_dir": workdir,
+        "manual_dir": None,
+        "command": "python",
+    }
+    return Study(**{**values, **changes})
+
+
+SHARING = {
+    "none": Row("none", "none"),
+    "few": Row("in_domain", "few"),
+    "many": Row("in_domain", "many", settings={"label_fraction": 1.0}, shares="few"),
+}
+
+
+def test_units_go_seed_by_seed_in_the_order_of_the_rows(tmp_path):
+    assert units(make_study(tmp_path, SHARING)) == [(arm, seed) for seed in (0, 1) for arm in SHARING]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_several_processes_do_every_unit_once_and_keep_together_what_shares_a_pretraining(tmp_path, count):
+    parts = [units(make_study(tmp_path, SHARING, part=(number, count))) for number in range(1, count + 1)]
+    assert sorted(unit for part in parts for unit in part) == sorted(units(make_study(tmp_path, SHARING)))
+    for part in parts:
+        assert {seed for arm, seed in part if arm == "few"} == {seed for arm, seed in part if arm == "many"}
+    # As evenly as it goes: four jobs.
+    jobs = [len({(SHARING[arm].shares or arm, seed) for arm, seed in part}) for part in parts]
+    assert max(jobs) - min(jobs) <= 1
+
+
+def test_a_unit_that_another_process_is_at_is_not_ours_nor_what_shares_its_pretraining(tmp_path):
+    study = make_study(tmp_path, SHARING)
+    none, few, many = (Unit.__new__(Unit) for _ in SHARING)
+    for unit, (arm, row) in zip((none, few, many), SHARING.items(), strict=True):
+        vars(unit).update(study=study, arm=arm, row=row, seed=0)  # a unit without its images and programs
+    with claimed(few) as first, claimed(many) as shared, claimed(none) as other:
+        assert (first, shared, other) == (True, False, True)
+    with claimed(many) as ours:
+        assert ours
+
+
+def test_two_processes_share_a_table_and_end_with_the_numbers_of_one(demo, places, tmp_path):
+    _, data, cache = places
+    workdir = tmp_path / "shared"
+    flags = ["--preset=smoke", "--epochs=3", f"--workdir={workdir}", f"--data_dir={data}"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.demo", *flags, f"--units={number}/2"],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (1, 2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 0, stderr
+    assert sorted(path.name for path in workdir.glob("results*")) == ["results-1-of-2.jsonl", "results-2-of-2.jsonl"]
+    lines = [line for path in workdir.glob("results*") for line in path.read_text().splitlines()]
+    assert len(lines) == len(_numbers(demo[0]))
+    assert _numbers(workdir) == _numbers(demo[0])
+
+
+def test_a_failed_unit_is_reported_the_others_go_on_and_it_can_be_tried_again(demo, places, tmp_path):
+    workdir = tmp_path / "failing"
+    obstacle = workdir / "random" / "seed-0" / "knn"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("no folder")
+    result = _demo(places, workdir, "--evals=knn")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("failed   random seed 0: FileExistsError")
+    assert "Traceback" in (obstacle.parent / "error.txt").read_text()
+    assert {arm for arm, _, name, _ in _numbers(workdir) if name == "knn"} == {"none", "in_domain"}
+    assert "Failed: random, seed-0: FileExistsError" in (workdir / "report" / "report.md").read_text()
+    obstacle.unlink()
+    result = _demo(places, workdir, "--evals=knn")
+    assert result.returncode == 0, result.stderr
+    assert not (obstacle.parent / "error.txt").exists()
+    assert {key: value for key, value in _numbers(demo[0]).items() if key[2] in ("knn", "pretrain")} == _numbers(
+        workdir
+    )
+
+
+def test_a_dry_run_prints_units_updates_and_time_and_writes_nothing(demo, places, tmp_path):
+    result = _demo(places, tmp_path / "none", "--dry_run")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "none").exists()
+    lines = [line.split() for line in result.stdout.splitlines()]
+    found = {line[0]: line[3:5] for line in lines if line[1:2] == ["seed"]}
+    # 256 images in batches of 32, three epochs; 128 random ones; 50 labelled images, one batch an epoch, two epochs.
+    assert found == {"none": ["–", "2"], "random": ["12", "2"], "in_domain": ["24", "2"]}
+    assert "3 units, about" in result.stdout
+    # Of a finished run nothing is left.
+    assert "0 units" in _demo(places, demo[0], "--dry_run").stdout
+
+
+def _without_times(path):
+    """A file of a run, but for times, speeds and the folder in its command."""
+    if path.suffix == ".jsonl":
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            for values in (line, line.get("metrics", {})):
+                values.pop("seconds", None)
+                values.pop("images_per_second", None)
+        return lines
+    if path.name == "experiment.json":
+        return {name: value for name, value in json.loads(path.read_text()).items() if name != "command"}
+    return path.read_bytes()
+
+
+def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp_path):
+    first, second = demo[0], tmp_path / "again"
+    result = _demo(places, second)
+    assert result.returncode == 0, result.stderr
+    files = {
+        path.relative_to(second)
+        for path in second.rglob("*")
+        if path.is_file() and not {"checkpoints", "tensorboard", "report"} & set(path.relative_to(second).parts)
+    }
+    kinds = {path.name for path in files}
+    assert {"results.jsonl", "experiment.json", "metrics.jsonl", "config.json"} < kinds
+    assert {"neighbours.npz", "map.npz", "pairs.npz", "samples.npz", "confusion.json"} <= kinds
+    for path in files:
+        assert _without_times(first / path) == _without_times(second / path), path
+    for name in ("table.csv", "table.tex", "neighbours.png", "map.png", "loss.png"):
+        assert (first / "report" / name).read_bytes() == (second / "report" / name).read_bytes(), name
+    # The launcher of reports makes the same page of the same files.
+    page = (first / "report" / "index.html").read_bytes()
+    result = launch("report", f"--workdir={first}", f"--out={tmp_path / 'report'}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "report" / "index.html").read_bytes() == page
+    refused(launch("report"), "--workdir", "no folder")
+    refused(launch("report", f"--workdir={tmp_path}"), str(tmp_path))
