@@ -8,7 +8,7 @@ Command: python -m experiments.table2_solar_cells                    (`--dry_run
 Cost: about 30 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY-NC-SA).
 """
 
-from experiments.table2_stl10 import LAYOUT, ROWS
+from experiments.table2_stl10 import LAYOUT, ROWS, SMOKE
 from simsiam_jax.launch import PRESETS, run_table
 
 SMALL = {
@@ -31,7 +31,7 @@ if __name__ == "__main__":
         title="Table 2's protocol on {dataset}: four backbones",
         question="Which backbone finds defects in {dataset} best, and does SimSiam pretraining help it?",
         dataset="solar_cells",
-        presets={**PRESETS, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
         paper_source="arXiv 2112.02297, Table 2 (accuracy on STL-10)",
         layout=LAYOUT,
     )

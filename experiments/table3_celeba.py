@@ -9,6 +9,7 @@ Command: python -m experiments.table3_celeba      (a GPU; 100 epochs of 162,770 
 Data: the official archives, downloaded or in --manual_dir. ImageNet weights as in table2_stl10.
 """
 
+from experiments.table2_stl10 import SMOKE
 from simsiam_jax.config import Column, Layout
 from simsiam_jax.launch import PRESETS, backbone_rows, run_table
 
@@ -46,7 +47,7 @@ if __name__ == "__main__":
         question="Does SimSiam pretraining help to tell the attributes of {dataset}?",
         dataset="celeb_a",
         preset="paper",
-        presets={**PRESETS, "paper": {"seeds": 3}},
+        presets={**PRESETS, "smoke": SMOKE, "paper": {"seeds": 3}},
         paper_source="arXiv 2112.02297, Table 3 (CelebA; its accuracy is the Jaccard index)",
         layout=LAYOUT,
     )

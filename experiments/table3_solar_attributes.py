@@ -8,7 +8,7 @@ Command: python -m experiments.table3_solar_attributes                    (`--dr
 Cost: about 15 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY-NC-SA).
 """
 
-from experiments.table2_solar_cells import SMALL
+from experiments.table2_solar_cells import SMALL, SMOKE
 from experiments.table3_celeba import LAYOUT, ROWS
 from simsiam_jax.launch import PRESETS, run_table
 
@@ -19,7 +19,7 @@ if __name__ == "__main__":
         title="Table 3's protocol on {dataset}",
         question="Does SimSiam pretraining help to tell the attributes of solar cells?",
         dataset="solar_cells:conditions",
-        presets={**PRESETS, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
         paper_source="arXiv 2112.02297, Table 3 (CelebA; its accuracy is the Jaccard index)",
         layout=LAYOUT,
     )
