@@ -596,6 +596,19 @@ def test_a_failed_unit_is_named(tmp_path):
         assert "Traceback" not in text
 
 
+def test_the_timing_has_trainings_length_and_the_held_out_loss(tmp_path):
+    ended = [
+        make_result(0, "own", eval="pretrain", split=split, metrics=metrics)
+        for split, metrics in (
+            ("validation", {"loss": -0.8, "z_spread": 0.9}),
+            ("train", {"loss": -0.7, "z_spread": 0.6, "images_per_second": 50.0, "updates": 123}),
+        )
+    ]
+    write_run(tmp_path, make_experiment(seeds=(0,)), [*scores("own", [0.5]), *ended], logs=False)
+    text = " ".join(read_page(page.write_report(tmp_path)).text.split())
+    assert "50 – 123 −0.800 0.900" in text
+
+
 def test_the_page_shows_every_section_of_a_whole_run(tmp_path):
     path = page.write_report(made_up_workdir(tmp_path / "run"))
     names = {file.stem for file in path.parent.glob("*.png")}

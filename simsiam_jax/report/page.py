@@ -281,7 +281,12 @@ def _timings(
             for stage in EVALS
             if (times := [time for (name, _), time in units.items() if name == stage])
         }
-        ended = {result.seed: result.metrics for result in mine if result.eval == "pretrain"}
+        # Of training its length and speed, of the held-out images how it ended.
+        ended: dict[int, dict[str, float | int]] = {}
+        for split in ("train", "validation"):
+            for result in mine:
+                if (result.eval, result.split) == ("pretrain", split):
+                    ended[result.seed] = {**ended.get(result.seed, {}), **result.metrics}
         if seconds:
             timings.append(
                 Timing(
