@@ -314,6 +314,19 @@ def test_an_arm_keeps_its_colour_in_every_figure():
         assert figures.THEME["arm-1"][0] in {line.get_color() for line in figure.axes[0].lines}
 
 
+def test_a_legend_of_many_arms_leaves_the_curves_their_room():
+    arms = [
+        figures.Curves(f"an arm with a long name, number {place}", place, {0: [{"epoch": 1, "z_spread": 0.5}]})
+        for place in range(16)
+    ]
+    figure = figures.spread_curves(arms)
+    assert figure is not None
+    figure.draw_without_rendering()
+    plot, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert plot.height > 150
+    assert legend.y1 <= plot.y0
+
+
 def test_figures_without_anything_to_draw_are_left_out():
     empty = [figures.Curves("none", 0, {})]
     table = tables.summarise([], make_experiment())

@@ -328,7 +328,7 @@ def _curve_figure(
     shown = [arm for arm in arms if arm.by_epoch(value)]
     if not shown:
         return None
-    with _figure(height=3.3) as (figure, axes):
+    with _figure(height=3.3 + 0.19 * max(0, _legend_lines(shown) - 3)) as (figure, axes):
         for arm in shown:
             for field, style in ((value, "-"), (dashed, (0, (4, 2)))):
                 points = arm.by_epoch(field) if field else {}
@@ -366,10 +366,19 @@ def _figure(height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _arm_legend(figure: Figure, arms: Sequence[Curves]) -> None:
-    labels = [shorten(arm.label, 44) for arm in arms]
+    labels = _legend_labels(arms)
     handles = [Line2D([], [], color=arm.colour, marker=arm.marker, markersize=5) for arm in arms]
-    beside = len(arms) if sum(len(label) + 6 for label in labels) < 66 else 1
+    beside = len(arms) // _legend_lines(arms)
     figure.legend(handles, labels, loc="outside lower left", ncols=beside, handlelength=1.6, columnspacing=1.4)
+
+
+def _legend_labels(arms: Sequence[Curves]) -> list[str]:
+    return [shorten(arm.label, 44) for arm in arms]
+
+
+def _legend_lines(arms: Sequence[Curves]) -> int:
+    """One where all labels fit beside each other, else one for each."""
+    return 1 if sum(len(label) + 6 for label in _legend_labels(arms)) < 66 else len(arms)
 
 
 def _lay_flat(axes: Axes, keys: Sequence[Key], labels: Sequence[str], unit: str) -> None:
