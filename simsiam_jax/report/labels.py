@@ -6,6 +6,7 @@ count as a loss). Where the accuracy lies beyond the curve, its nearer end bound
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,6 @@ class Line:
       labels: Labelled images.
       without: The headline in percent without pretraining, on test.
       pretrained: The same after in-domain pretraining.
-      difference: Of the two, paired.
       needed: By seed, the labels that give without pretraining what the pretrained network reached with `labels`; an
         end of the curve where it lies beyond.
       beyond: In how many seeds it does.
@@ -39,14 +39,8 @@ class Line:
     labels: int
     without: Score
     pretrained: Score
-    difference: Difference | None
     needed: Mapping[int, float]
     beyond: int
-
-    @property
-    def needed_mean(self) -> float:
-        """Geometric mean of `needed` over the seeds."""
-        return _geometric(list(self.needed.values()))
 
 
 @dataclass(frozen=True)
@@ -57,14 +51,12 @@ class Efficiency:
       eval: Which.
       headline: What is measured.
       lines: By number of labels, rising.
-      factors: By seed, needed / used labels, the geometric mean over the lines.
-      saving: Of the factors' logarithms from zero, with both intervals.
+      saving: Of log(needed / used labels), by seed its mean over the lines, from zero, with both intervals.
     """
 
     eval: str
     headline: Headline
     lines: tuple[Line, ...]
-    factors: Mapping[int, float]
     saving: Difference
 
     @property
@@ -129,16 +121,15 @@ def efficiency(results: Sequence[Result], experiment: Experiment, eval: str = "f
             labels=labels,
             without=curves[NONE][labels],
             pretrained=curves[IN_DOMAIN][labels],
-            difference=paired_difference(curves[IN_DOMAIN][labels].by_seed, curves[NONE][labels].by_seed),
             needed={seed: float(needed[seed][0][place]) for seed in seeds},
             beyond=sum(bool(needed[seed][1][place]) for seed in seeds),
         )
         for place, labels in enumerate(common)
     )
-    factors = {seed: _geometric([line.needed[seed] / line.labels for line in lines]) for seed in seeds}
-    saving = paired_difference({seed: math.log(factor) for seed, factor in factors.items()}, dict.fromkeys(seeds, 0.0))
+    logarithms = {seed: statistics.fmean(math.log(line.needed[seed] / line.labels) for line in lines) for seed in seeds}
+    saving = paired_difference(logarithms, dict.fromkeys(seeds, 0.0))
     assert saving is not None
-    return Efficiency(eval, experiment.headline, lines, factors, saving)
+    return Efficiency(eval, experiment.headline, lines, saving)
 
 
 def labels_needed(
@@ -186,7 +177,3 @@ def figure(found: Efficiency) -> Figure:
         axes.set_title(f"{SPOKEN[found.eval].removeprefix('the ').capitalize()} on test: {found.headline.name}, %")
         axes.legend(loc="lower right")
     return figure
-
-
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))

@@ -61,16 +61,14 @@ INTERVALS_CAPTION = (
 class Verdict:
     """What one difference says, in words.
 
-    `outcome`: helped, hurt, open (too few seeds to tell) or missing; `arm` and `reference` are the arms' titles.
+    `outcome`: helped, hurt, open (too few seeds to tell) or missing; `arm` is the arm's title.
     """
 
     arm: str
-    reference: str
     eval: str
     outcome: str
     finding: str
     conclusion: str
-    difference: Difference | None
 
     def __str__(self) -> str:
         return f"“{self.arm}” {self.finding}: {self.conclusion}."
@@ -509,14 +507,14 @@ def _differences(ours: Mapping[Key, Score], theirs: Mapping[Key, Score]) -> dict
 def _verdict(row: Row, reference: Arm, key: Key, noun: str) -> Verdict:
     spoken = f"{SPOKEN[key[0]]} {key[1]} {noun}"
     difference = row.differences.get(key)
-    words = (row.label, reference.words, key[0])
+    words = (row.label, key[0])
     if difference is None:
         finding = f"and “{reference.words}” have no finished seed in common for {spoken}"
-        return Verdict(*words, "missing", finding, "nothing to compare yet", None)
+        return Verdict(*words, "missing", finding, "nothing to compare yet")
     finding = f"changed {spoken} by {signed(difference.mean)}"
     if difference.std is None:
         finding += f" points against “{reference.words}” (1 seed, no interval)"
-        return Verdict(*words, "open", finding, "one seed cannot tell", difference)
+        return Verdict(*words, "open", finding, "one seed cannot tell")
     student, bootstrap = (
         f"{signed(low or 0.0)} to {signed(high or 0.0)}"
         for low, high in (
@@ -533,7 +531,7 @@ def _verdict(row: Row, reference: Arm, key: Key, noun: str) -> Verdict:
         -1: ("hurt", "it hurt"),
         0: ("open", f"no difference that {_seeds(difference.n)} can show"),
     }[difference.sign]
-    return Verdict(*words, outcome, finding, conclusion, difference)
+    return Verdict(*words, outcome, finding, conclusion)
 
 
 def _markdown_head(headings: Sequence[str]) -> list[str]:
