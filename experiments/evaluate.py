@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from simsiam_jax import launch
-from simsiam_jax.config import EVALS, OVERRIDES, Row, Study, require, with_overrides
+from simsiam_jax.cli import launch
+from simsiam_jax.settings.schema import EVALS, OVERRIDES, Row, Study, require, with_overrides
 from simsiam_jax.data.datasets import dataset_title
 
 EXPERIMENT = "evaluate"

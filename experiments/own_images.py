@@ -5,7 +5,7 @@ Command: python -m experiments.own_images --dataset=folder:PATH      (class fold
 Cost: the example about 28 minutes on two CPU cores; it needs `pip install elpv-dataset`.
 """
 
-from simsiam_jax.launch import PRESETS, TABLE1_ROWS, run_table
+from simsiam_jax.cli.launch import PRESETS, TABLE1_ROWS, run_table
 
 # Few images are seen often, in small batches: on small data the number of updates decides.
 SMALL = {

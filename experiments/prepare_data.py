@@ -11,7 +11,7 @@ import time
 
 from absl import flags
 
-from simsiam_jax import launch
+from simsiam_jax.cli import launch
 from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.splits import load_split
 

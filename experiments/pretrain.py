@@ -5,8 +5,8 @@ Command: python -m experiments.pretrain --dataset=fashion_mnist --preset=small -
 Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoints/, tensorboard/.
 """
 
-from simsiam_jax import launch
-from simsiam_jax.config import Study
+from simsiam_jax.cli import launch
+from simsiam_jax.settings.schema import Study
 from simsiam_jax.data.datasets import dataset_title
 
 EXPERIMENT = "pretrain"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from simsiam_jax import launch
-from simsiam_jax.config import require
+from simsiam_jax.cli import launch
+from simsiam_jax.settings.schema import require
 
 
 def main() -> None:

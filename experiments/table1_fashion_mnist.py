@@ -8,7 +8,7 @@ Data: Debian's package dataset-fashion-mnist, --manual_dir, or TFDS's download.
 """
 
 from experiments.table1_cifar10 import FULL, LAYOUT, ROWS
-from simsiam_jax.launch import PRESETS, run_table
+from simsiam_jax.cli.launch import PRESETS, run_table
 
 SMALL = {
     "width": 0.25,

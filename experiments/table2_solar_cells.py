@@ -9,7 +9,7 @@ Cost: about 30 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY
 """
 
 from experiments.table2_stl10 import LAYOUT, ROWS, SMOKE
-from simsiam_jax.launch import PRESETS, run_table
+from simsiam_jax.cli.launch import PRESETS, run_table
 
 SMALL = {
     **PRESETS["small"],

@@ -10,7 +10,7 @@ Cost: about 15 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY
 
 from experiments.table2_solar_cells import SMALL, SMOKE
 from experiments.table3_celeba import LAYOUT, ROWS
-from simsiam_jax.launch import PRESETS, run_table
+from simsiam_jax.cli.launch import PRESETS, run_table
 
 if __name__ == "__main__":
     run_table(

@@ -19,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from simsiam_jax.config import Config, InputError, ViewSpec, require, to_dict
+from simsiam_jax.settings.schema import Config, InputError, ViewSpec, require, to_dict
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.layers import portable
-from simsiam_jax.programs import Programs, Variables, restore_backbone
-from simsiam_jax.report.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
-from simsiam_jax.study import device_name, write_json
+from simsiam_jax.study.programs import Programs, Variables, restore_backbone
+from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
+from simsiam_jax.study.run import device_name, write_json
 from simsiam_jax.weights import to_timm
-from simsiam_jax.weights.files import sha256, write_safetensors, write_whole
+from simsiam_jax.weights.state_dicts import sha256, write_safetensors, write_whole
 
 WEIGHTS_FILE = "model.safetensors"
 PROGRAM_FILE = "features.stablehlo"

@@ -14,18 +14,18 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from simsiam_jax import study as studies
-from simsiam_jax.config import Row, Study, ViewSpec, recipe_config, with_overrides
+from simsiam_jax.study import run as studies
+from simsiam_jax.settings.schema import Row, Study, ViewSpec, recipe_config, with_overrides
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
-from simsiam_jax.launch import PRESETS
+from simsiam_jax.cli.launch import PRESETS
 from simsiam_jax.models import BACKBONES, create_backbone, layers
-from simsiam_jax.programs import Programs, restore_backbone
-from simsiam_jax.report.results import read_results
+from simsiam_jax.study.programs import Programs, restore_backbone
+from simsiam_jax.records.results import read_results
 from simsiam_jax.weights import from_timm
-from simsiam_jax.weights.files import read_state_dict
-from tests.test_launch import launch, refused
-from tests.timm_models import import_timm
+from simsiam_jax.weights.state_dicts import read_state_dict
+from tests.cli.test_launch import launch, refused
+from tests.support.timm_models import import_timm
 
 
 def _images(count, size):

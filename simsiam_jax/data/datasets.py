@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from simsiam_jax.config import require
+from simsiam_jax.settings.schema import require
 from simsiam_jax.data.folders import Listing, list_folder
 
 FOLDER = "folder:"

@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from simsiam_jax.config import InputError, NoiseConfig, require
+from simsiam_jax.settings.schema import InputError, NoiseConfig, require
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.data.decode import BadImage, decode_image

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
-from simsiam_jax.config import ViewSpec, require
+from simsiam_jax.settings.schema import ViewSpec, require
 from simsiam_jax.data import augment
 
 Scalar = int | np.integer | Integer[Array, ""]

@@ -7,7 +7,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Float
 
-from simsiam_jax.config import ViewSpec
+from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.train.steps import bind, clean_outputs, compile_outputs, over_split
 
 Extract = Callable[[dict[str, Any], Any], Float[np.ndarray, "n dim"]]

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simsiam_jax.report.results import Arm, Experiment, Result
+from simsiam_jax.records.results import Arm, Experiment, Result
 from simsiam_jax.report.seeds import Score, scores_by_arm
 
 # Below the first a pretraining counts as collapsed, below the second as partly so. The second was drawn after a look at

@@ -1,6 +1,6 @@
 """What a run shows beside its numbers: sample images, nearest neighbours, maps of features, confusion matrices.
 
-Drawn from the small files that `simsiam_jax.exhibits` leaves in a workdir, and from nothing else.
+Drawn from the small files that `simsiam_jax.study.exhibits` leaves in a workdir, and from nothing else.
 """
 
 import json
@@ -25,7 +25,7 @@ from simsiam_jax.report.figures import (
     styled,
 )
 from simsiam_jax.report.picture import Picture
-from simsiam_jax.report.results import Arm, Experiment, Result
+from simsiam_jax.records.results import Arm, Experiment, Result
 
 # More would be too small to be told apart: the arms of the first groups.
 _MOST_ARMS = 8

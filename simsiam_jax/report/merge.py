@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from simsiam_jax.config import differences, require
-from simsiam_jax.report.results import EVALS, Experiment, Result, read_experiment, read_results
+from simsiam_jax.settings.schema import differences, require
+from simsiam_jax.records.results import EVALS, Experiment, Result, read_experiment, read_results
 
 
 def read_runs(workdirs: Sequence[Path]) -> tuple[Experiment, list[Result]]:

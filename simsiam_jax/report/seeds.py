@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.special import stdtrit
 
-from simsiam_jax.report.results import Experiment, Result
+from simsiam_jax.records.results import Experiment, Result
 
 CONFIDENCE = 0.95
 BOOTSTRAP_DRAWS = 10_000

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from simsiam_jax.report.collapse import spreads, summary
 from simsiam_jax.report.paper_form import Cell, PaperForm, best_arms, paper_form
-from simsiam_jax.report.results import Arm, Experiment, Headline, Result
+from simsiam_jax.records.results import Arm, Experiment, Headline, Result
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
 
 # (eval, split): heading. Test columns also get a difference to the first arm and a verdict; where test images were not

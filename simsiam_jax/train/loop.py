@@ -13,7 +13,7 @@ import numpy as np
 from einops import rearrange
 from tensorboardX import SummaryWriter
 
-from simsiam_jax.config import OptimizerConfig, require
+from simsiam_jax.settings.schema import OptimizerConfig, require
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.train.checkpoints import Checkpoints

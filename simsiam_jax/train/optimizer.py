@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from simsiam_jax.config import OptimizerConfig
+from simsiam_jax.settings.schema import OptimizerConfig
 
 
 def direction(config: OptimizerConfig, *, accumulation: int = 1) -> optax.GradientTransformation:

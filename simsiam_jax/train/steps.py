@@ -17,7 +17,7 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from simsiam_jax.config import ViewSpec
+from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.data.feed import Batch, in_batches
 from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
 from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss

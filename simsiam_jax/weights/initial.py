@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_jax.config import BackboneConfig, InputError, require
+from simsiam_jax.settings.schema import BackboneConfig, InputError, require
 from simsiam_jax.weights import hub
-from simsiam_jax.weights.files import read_state_dict, sha256
+from simsiam_jax.weights.state_dicts import read_state_dict, sha256
 from simsiam_jax.weights.hub import HubFile
-from simsiam_jax.weights.naming import Variables, from_timm
+from simsiam_jax.weights.timm import Variables, from_timm
 
 # Supervised on ImageNet-1k alone, at 224 pixels, and normalised by ImageNet's mean and standard deviation as all images
 # here are (timm's default ViT-S is not: it saw ImageNet-21k, normalised by 0.5). DeiT-S is ViT-S, trained on less.

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int32
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.config import InputError, require
+from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import AGAIN, Archive, obtain, reading, url_infos
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"

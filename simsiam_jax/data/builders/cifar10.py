@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import cifar
 
-from simsiam_jax.config import require
+from simsiam_jax.settings.schema import require
 from simsiam_jax.data.builders.archives import (
     AGAIN,
     Archive,

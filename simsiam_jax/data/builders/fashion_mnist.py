@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import mnist
 
-from simsiam_jax.config import InputError, require
+from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import Archive, download_files, find_files, manual_folder, reading, url_infos
 from simsiam_jax.data.builders.png import encode_png
 

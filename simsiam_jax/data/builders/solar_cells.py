@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.config import InputError, require
+from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import reading
 from simsiam_jax.data.subsets import stratified_split
 

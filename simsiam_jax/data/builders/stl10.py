@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.config import InputError, require
+from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import (
     AGAIN,
     Archive,

@@ -1,0 +1,80 @@
+"""How fast data gets ready and reaches the device: preparing, streaming from the cache, and what a step waits for it.
+
+Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, which PNG cannot compress; streamed are
+random images of 96×96, without training and with SimSiam steps of ResNet-18.
+
+Command: python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed      (about 2 minutes on two cores)
+"""
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from absl import flags
+
+from simsiam_jax.cli import launch
+from simsiam_jax.settings.schema import NoiseConfig, recipe_config
+from simsiam_jax.data.splits import load_split
+
+PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        noise, seconds = NoiseConfig(count=PREPARED, size=32), []
+        for _ in range(2):  # the second time TFDS's records are there, and only the cache is made
+            shutil.rmtree(Path(scratch, "decoded"), ignore_errors=True)
+            begun = time.monotonic()
+            load_split("random_images", "train", data_dir=scratch, noise=noise)
+            seconds.append(time.monotonic() - begun)
+        split = load_split("random_images", "train", data_dir=scratch, noise=NoiseConfig(count=STREAMED, size=96))
+        alone, pairs, idle = time_feed(split)
+
+    from simsiam_jax.records.results import environment
+    from simsiam_jax.study.run import device_name, write_json
+
+    rates = {"prepared": PREPARED / (seconds[0] - seconds[1]), "cached": PREPARED / seconds[1], "streamed": alone}
+    speed = {f"{name}_per_second": rate for name, rate in rates.items()} | {"pairs_per_second": pairs, "idle": idle}
+    print(*(f"{name:20} {value:,.4g}" for name, value in speed.items()), sep="\n")
+    path = Path(flags.FLAGS.workdir).expanduser().absolute() / "speed.json"
+    write_json(path, {**speed, **environment(device_name())})
+    print(f"result  {path}")
+
+
+def time_feed(split) -> tuple[float, float, float]:
+    """Images a second streamed without training, pairs a second trained on, and the share of that spent waiting."""
+    import jax
+
+    from simsiam_jax.study.programs import Programs
+    from simsiam_jax.train.devices import on_every_device, streamed
+    from simsiam_jax.train.loop import make_plan
+    from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+
+    config = recipe_config("paper", dataset="stl10", image_size=96)
+    programs = Programs(dataclasses.replace(config, backbone=launch.fitted(config.backbone)))
+    step = bind(pretrain_step, model=programs.simsiam, optimizer=programs.pretrain_optimizer, spec=config.views)
+    compiled = compile_step(bind(step, constant_predictor=True))
+    plan = make_plan(len(split), optimizer=config.pretrain.optimizer, micro_batch_size=BATCH, epochs=1, seed=0)
+    rows, hypers = plan.epoch(0)
+    begun = time.monotonic()
+    for batch in streamed(split, rows):
+        jax.block_until_ready(batch)
+    alone = rows.size / (time.monotonic() - begun)
+    state, waited, batches = programs.pretrain_state(0), 0.0, streamed(split, rows[: STEPS + 1])
+    for number in range(STEPS + 1):
+        if number == 1:  # The first step's time is the compiler's.
+            begun, waited = time.monotonic(), 0.0
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        state, metrics = compiled(on_every_device(state), batch, Hyper(*(values[number] for values in hypers)))
+        jax.block_until_ready(metrics)
+    seconds = time.monotonic() - begun
+    return alone, STEPS * BATCH / seconds, waited / seconds
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", "runs/data_speed", "Folder for speed.json.")
+    launch.run(main)

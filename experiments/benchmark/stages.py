@@ -1,0 +1,360 @@
+"""Our side of a benchmark: what a contender's process builds and runs. Only such a process imports this module.
+
+`contest.py` names these functions by string; each returns an `Entry`.
+"""
+
+import dataclasses
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Int
+
+from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
+from experiments.benchmark.flops import flops_per_sample
+from experiments.benchmark.workload import CLASSES, Workload
+from simsiam_jax.settings.schema import Config
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.feed import Batch, gather, in_batches
+from simsiam_jax.data.views import two_views
+from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.eval.knn import knn_outputs
+from simsiam_jax.losses import simsiam_loss
+from simsiam_jax.models import train_on_views
+from simsiam_jax.models.layers import plain
+from simsiam_jax.study.programs import Programs
+from simsiam_jax.study.run import device_name
+from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
+from simsiam_jax.train.loop import epoch_runner, make_plan
+from simsiam_jax.train.steps import Hyper, Step, bind, compile_scan, compile_step, pretrain_step
+
+SEED = 0
+
+# Calls whose dispatch is timed one by one, and calls in a trace.
+_DISPATCHES = 5
+_TRACED_CALLS = 3
+
+# A product large enough to run at the device's peak, small enough for a second.
+_MATRIX_SIZE = {"cpu": 2048}
+_MATRIX_SIZE_ELSEWHERE = 8192
+
+
+class Survey(NamedTuple):
+    """What is known of the device and the network before anything is measured.
+
+    Attributes:
+      platform: As jax calls it.
+      device: In words.
+      flops_per_sample: Model FLOPs of a pair or image.
+      timm_code: Python that builds the backbone in timm.
+    """
+
+    platform: str
+    device: str
+    flops_per_sample: float | int
+    timm_code: str
+
+
+def survey(config: Config, stage: str) -> Survey:
+    """Looks at the device and the network, and raises an InputError for one that cannot be."""
+    flops = flops_per_sample(config, stage)
+    code = Programs(config).backbone.timm_code(config.image_size)
+    return Survey(jax.default_backend(), device_name(), flops, code)
+
+
+def ours(workload: Workload, plainly: bool = False, trace: Path | None = None) -> Entry:
+    """Our implementation of the workload's stage.
+
+    Args:
+      workload: The stage and its size.
+      plainly: Whether convolutions are lax's own, whatever the platform.
+      trace: A folder for a profile of a few calls, taken after the last round.
+    """
+    stages = {"augment": _augment, "forward": _forward, "step": _step, "epoch": _epoch, "eval": _evaluation}
+    lanes = stages[workload.stage](workload, Programs(workload.config))
+    if plainly:
+        lanes = {suffix: dataclasses.replace(lane, run=_plainly(lane.run)) for suffix, lane in lanes.items()}
+
+    def finish() -> Numbers:
+        numbers = peak_memory()
+        if trace is not None:
+            with jax.profiler.trace(str(trace)):
+                lanes[""].run(_TRACED_CALLS)
+        return numbers
+
+    return Entry(lanes, finish)
+
+
+def _plainly(run: Callable[[int], Any]) -> Callable[[int], Any]:
+    # Programs are traced when they are first called, not when they are built.
+    def run_plainly(calls: int) -> None:
+        with plain():
+            run(calls)
+
+    return run_plainly
+
+
+def peak_memory() -> Numbers:
+    """`peak_bytes`: of the device where it counts them, else of this process."""
+    counted = jax.local_devices()[0].memory_stats() or {}
+    return {"peak_bytes": counted["peak_bytes_in_use"] if "peak_bytes_in_use" in counted else resident_peak()}
+
+
+def matrix_product(dtype: str) -> Entry:
+    """A large square matrix product, whose samples are FLOPs: what the device can do."""
+    size = _MATRIX_SIZE.get(jax.default_backend(), _MATRIX_SIZE_ELSEWHERE)
+    left, right = (jax.random.normal(jax.random.key(seed), (size, size), jnp.dtype(dtype)) for seed in (0, 1))
+    product = jax.jit(jnp.matmul)
+    return Entry({"": _lane(lambda _: product(left, right), [()], samples=2 * size**3)}, peak_memory)
+
+
+def _lane(call: Callable[..., Any], inputs: Sequence[Any], *, samples: float, period: int = 1) -> Lane:
+    """A lane whose calls go round the inputs; a call returns at once, what it returns is waited for at the end."""
+    around = itertools.cycle(inputs)
+
+    def run(calls: int) -> None:
+        last = None
+        for _ in range(calls):
+            last = call(next(around))
+        jax.block_until_ready(last)
+
+    return Lane(run, samples, period)
+
+
+def _split(workload: Workload) -> ImageSplit:
+    images, labels = workload.draw()
+    return ImageSplit(images, labels, np.arange(len(labels), dtype=np.int32), fingerprint="0" * 16)
+
+
+def _rows(workload: Workload) -> Int[np.ndarray, "micro_batches batch"]:
+    return in_batches(workload.images, workload.config.pretrain.micro_batch_size)[: workload.micro_batches]
+
+
+def _on_device(split: ImageSplit, rows: Int[np.ndarray, "*axes"]) -> Batch:
+    return shared_out(gather(split, rows[None]))
+
+
+def _augment(workload: Workload, programs: Programs) -> dict[str, Lane]:
+    draw = jax.jit(functools.partial(two_views, spec=workload.config.views))
+    split, rows = _split(workload), _rows(workload)
+    batches = [jax.device_put(gather(split, each)) for each in rows]
+
+    def call(batch: Batch) -> Any:
+        return draw(batch.images, batch.sample_ids, seed=np.uint32(SEED), epoch=np.int32(0))
+
+    return {"": _lane(call, batches, samples=rows.shape[1])}
+
+
+def _forward(workload: Workload, programs: Programs) -> dict[str, Lane]:
+    def loss_of(variables, batch):
+        (p1, p2, z1, z2), batch_stats = train_on_views(programs.simsiam, variables, *batch)
+        return simsiam_loss(p1, p2, z1, z2), batch_stats
+
+    compiled = jax.pmap(loss_of, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+    draw = jax.jit(functools.partial(two_views, seed=np.uint32(SEED), epoch=np.int32(0), spec=workload.config.views))
+    split, rows = _split(workload), _rows(workload)
+    views = [shared_out(jax.tree.map(_with_device_axis, draw(split.images[each], split.sample_ids[each])))
+             for each in rows]  # fmt: skip
+    variables = on_every_device(programs.initial_simsiam(SEED))
+    return {"": _lane(lambda batch: compiled(variables, batch), views, samples=rows.shape[1])}
+
+
+def _with_device_axis(array: jax.Array) -> jax.Array:
+    return array[None]
+
+
+class Training(NamedTuple):
+    """What steps are made of.
+
+    Attributes:
+      step: The pure step.
+      inputs: A batch on the device and its `Hyper` for each call; of one micro-step, or of all for a scan.
+      micro_steps: Of a call.
+      scan: Whether a call is a scan.
+    """
+
+    step: Step
+    inputs: list[tuple[Batch, Hyper]]
+    micro_steps: int
+    scan: bool
+
+
+def _pretrain_step(workload: Workload, programs: Programs) -> Step:
+    return bind(
+        pretrain_step,
+        model=programs.simsiam,
+        optimizer=programs.pretrain_optimizer,
+        spec=workload.config.views,
+        constant_predictor=workload.config.pretrain.constant_predictor_learning_rate,
+    )
+
+
+def _hyper(workload: Workload, *shape: int) -> Hyper:
+    pretrain = workload.config.pretrain
+    rate = np.full(shape, pretrain.optimizer.peak_learning_rate(pretrain.effective_batch), np.float32)
+    return Hyper(rate, rate, np.full(shape, SEED, np.uint32), np.zeros(shape, np.int32))
+
+
+def _training(workload: Workload, programs: Programs, seeds: int | None = None) -> Training:
+    """Steps over the resident micro-batches, laid out as `compile_step` or, on accelerators, `compile_scan` takes them.
+
+    With `seeds` a micro-step has an axis of so many; each sees another micro-batch.
+    """
+    scan = jax.default_backend() != "cpu"
+    split, rows, lead = _split(workload), _rows(workload), () if seeds is None else (seeds,)
+    steps = len(rows)
+    if seeds is not None:
+        rows = np.stack([np.roll(rows, seed, axis=0) for seed in range(seeds)], axis=1)
+    if scan:
+        inputs = [(_on_device(split, rows), _hyper(workload, steps, *lead))]
+    else:
+        inputs = [(_on_device(split, each), _hyper(workload, *lead)) for each in rows]
+    return Training(_pretrain_step(workload, programs), inputs, steps if scan else 1, scan)
+
+
+def _train(workload: Workload, training: Training, compiled: Callable[..., Any], state: Any, seeds: int = 1) -> Lane:
+    """A lane of training steps, each call's state going into the next; it also says what a call costs the host."""
+
+    def call(inputs: tuple[Batch, Hyper]) -> Any:
+        nonlocal state
+        state, metrics = compiled(state, *inputs)
+        return state, metrics
+
+    def inspect() -> Numbers:
+        dispatches = []
+        for inputs in itertools.islice(itertools.cycle(training.inputs), _DISPATCHES):
+            begun = time.perf_counter()
+            result = call(inputs)
+            dispatches.append(time.perf_counter() - begun)
+            jax.block_until_ready(result)
+        return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}
+
+    pretrain = workload.config.pretrain
+    lane = _lane(
+        call,
+        training.inputs,
+        samples=pretrain.micro_batch_size * training.micro_steps * seeds,
+        period=1 if training.scan else pretrain.accumulation,
+    )
+    return dataclasses.replace(lane, inspect=inspect)
+
+
+def _compile(training: Training, step: Step) -> Callable[..., Any]:
+    return compile_scan(step) if training.scan else compile_step(step)
+
+
+def _step(workload: Workload, programs: Programs) -> dict[str, Lane]:
+    training = _training(workload, programs)
+    state = on_every_device(programs.pretrain_state(SEED))
+    return {"": _train(workload, training, _compile(training, training.step), state)}
+
+
+def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
+    """An epoch as training runs it; and its steps with nothing between them, under pmap and under jit.
+
+    What the first takes longer than the second is the host's time between calls; what the second takes longer than
+    the third is pmap's.
+    """
+    pretrain, split = workload.config.pretrain, _split(workload)
+    plan = make_plan(
+        workload.images,
+        optimizer=pretrain.optimizer,
+        micro_batch_size=pretrain.micro_batch_size,
+        accumulation=pretrain.accumulation,
+        epochs=pretrain.epochs,
+        seed=SEED,
+    )
+    run_epoch = epoch_runner(_pretrain_step(workload, programs), feed="resident")
+    state, epochs = programs.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state, _ = run_epoch(state, split, *plan.epoch(next(epochs)), lambda steps, loss, rate: None)
+        jax.block_until_ready(state)
+
+    training = _training(workload, programs)
+    return {
+        "": Lane(run, workload.micro_batches * pretrain.micro_batch_size),
+        "back to back": _back_to_back(workload, training, _compile(training, training.step), programs),
+        "back to back, jit": _back_to_back(workload, training, _without_pmap(training), programs),
+    }
+
+
+def _back_to_back(workload: Workload, training: Training, compiled: Callable[..., Any], programs: Programs) -> Lane:
+    """Whole epochs of steps whose batches lie on the device already."""
+    lane = _train(workload, training, compiled, on_every_device(programs.pretrain_state(SEED)))
+    calls_of_an_epoch = len(training.inputs)
+    return Lane(
+        lambda calls: lane.run(calls * calls_of_an_epoch), lane.samples * calls_of_an_epoch, inspect=lane.inspect
+    )
+
+
+def _without_pmap(training: Training) -> Callable[..., Any]:
+    """The same program under plain jit: its axis is one of size 1 that `vmap` names."""
+
+    def many(state, batches, hypers):
+        return lax.scan(lambda state, inputs: training.step(state, *inputs), state, (batches, hypers))
+
+    program = many if training.scan else training.step
+    named = jax.vmap(program, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, axis_size=1)
+    return jax.jit(named, donate_argnums=0)
+
+
+def _evaluation(workload: Workload, programs: Programs) -> dict[str, Lane]:
+    """Features of all images, and kNN of a fifth of them among all, as CIFAR-10's test images among its others."""
+    split, evaluation = _split(workload), workload.config.evaluation
+    variables = backbone_variables(programs.initial_simsiam(SEED))
+    queries = -(-len(split) // 5)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            features = programs.features(variables, split)
+            knn_outputs(
+                features,
+                split.labels,
+                features[:queries],
+                num_classes=CLASSES,
+                k=evaluation.knn_k,
+                temperature=evaluation.knn_temperature,
+            )
+
+    return {"": Lane(run, len(split))}
+
+
+def seeds_vmapped(workload: Workload, seeds: int) -> Entry:
+    """Steps of several seeds as one program; samples are those of all seeds."""
+    programs = Programs(workload.config)
+    training = _training(workload, programs, seeds)
+    states = [programs.pretrain_state(seed) for seed in range(seeds)]
+    state = on_every_device(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+    compiled = _compile(training, jax.vmap(training.step))
+    return Entry({"": _train(workload, training, compiled, state, seeds)}, peak_memory)
+
+
+def seeds_threaded(workload: Workload, seeds: int) -> Entry:
+    """Steps of several seeds, each from a thread of its own; samples are those of all seeds."""
+    programs = Programs(workload.config)
+    training = _training(workload, programs)
+    compiled = _compile(training, training.step)
+    lanes = [
+        _train(workload, training, compiled, on_every_device(programs.pretrain_state(seed))) for seed in range(seeds)
+    ]
+    # The first call compiles for all; without it, each thread would.
+    lanes[0].run(1)
+    pool = ThreadPoolExecutor(seeds)
+
+    def run(calls: int) -> None:
+        for finished in [pool.submit(lane.run, calls) for lane in lanes]:
+            finished.result()
+
+    return Entry({"": Lane(run, lanes[0].samples * seeds, lanes[0].period, compiles=False)}, peak_memory)

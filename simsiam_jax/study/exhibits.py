@@ -1,0 +1,174 @@
+"""What a report shows beside numbers: sample images, augmented pairs, neighbours, a map of features, confusions.
+
+Each function writes one small file that `report.exhibits` draws from; the same arrays give the same bytes.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from simsiam_jax.settings.schema import ViewSpec
+from simsiam_jax.data import two_views
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.views import unnormalise
+from simsiam_jax.weights.state_dicts import write_whole
+
+PAIRS, QUERIES, NEIGHBOURS, SAMPLES_A_CLASS, SAMPLES, POINTS = 8, 10, 6, 4, 24, 500
+_LARGEST = 64  # pixels of a thumbnail's side
+
+
+def save_samples(workdir: Path, split: ImageSplit, *, label_kind: str) -> None:
+    """Writes samples.npz: some training images, of classes a few each (the paper's Figure 1).
+
+    Args:
+      workdir: Of the study.
+      split: To take them from.
+      label_kind: `classes`, `attributes` or `none`.
+    """
+    if label_kind == "classes":
+        classes = np.unique(split.labels)[: SAMPLES // 2]
+        rows = np.concatenate([np.flatnonzero(split.labels == label)[:SAMPLES_A_CLASS] for label in classes])
+    else:
+        rows = _spread(len(split), SAMPLES)
+    _save(workdir / "samples.npz", {"images": _thumbnails(split.images[rows]), "labels": split.labels[rows]})
+
+
+def save_pairs(workdir: Path, split: ImageSplit, spec: ViewSpec) -> None:
+    """Writes pairs.npz: some images and two views of each, 0..1.
+
+    Args:
+      workdir: Of the study.
+      split: To take them from.
+      spec: How the views are drawn.
+    """
+    path = workdir / "pairs.npz"
+    if path.exists():
+        return
+    some = split.take(np.arange(min(PAIRS, len(split))))
+    views = jax.jit(two_views, static_argnames="spec")(some.images, some.sample_ids, seed=0, epoch=0, spec=spec)
+    view1, view2 = (np.asarray(unnormalise(view, spec)) for view in views)
+    _save(path, {"originals": some.images, "view1": view1, "view2": view2})
+
+
+def save_neighbours(
+    folder: Path,
+    bank: ImageSplit,
+    bank_features: Float[np.ndarray, "bank dim"],
+    test: ImageSplit,
+    test_features: Float[np.ndarray, "test dim"],
+) -> None:
+    """Writes neighbours.npz: the same few test images for every arm, and the labelled images nearest by cosine.
+
+    Args:
+      folder: Of the stage `knn`.
+      bank: The labelled images.
+      bank_features: Theirs.
+      test: Test images.
+      test_features: Theirs.
+    """
+    if test.labels.ndim == 1:
+        queries = np.array([np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)[:QUERIES]])
+    else:
+        queries = _spread(len(test), QUERIES)
+    similarity = _directions(test_features[queries]) @ _directions(bank_features).T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
+    _save(
+        folder / "neighbours.npz",
+        {
+            "queries": _thumbnails(test.images[queries]),
+            "query_labels": test.labels[queries],
+            "neighbours": np.stack([_thumbnails(bank.images[row]) for row in nearest]),
+            "neighbour_labels": bank.labels[nearest],
+        },
+    )
+
+
+def save_map(folder: Path, features: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, "n *attributes"]) -> None:
+    """Writes map.npz: a 2-D map (t-SNE) of the directions of some features, and their labels.
+
+    Args:
+      folder: Of the stage `knn`.
+      features: Of test images.
+      labels: Theirs.
+    """
+    # It takes a second to import, which a launcher's --help should not wait for.
+    from sklearn.manifold import TSNE
+
+    rows = _spread(len(features), POINTS)
+    points = _directions(features[rows])
+    if not np.isfinite(points).all() or len(points) < 5:
+        return  # A network that has diverged has no map.
+    if np.ptp(points, axis=0).max() < 1e-6:
+        positions = np.zeros((len(points), 2), np.float32)  # Nor has one point.
+    else:
+        # The exact method on one thread gives the same positions every time.
+        mapped = TSNE(
+            init="random", method="exact", perplexity=min(30.0, (len(points) - 1) / 3), random_state=0, max_iter=500
+        )
+        positions = mapped.fit_transform(points.astype(np.float64)).astype(np.float32)
+    _save(folder / "map.npz", {"positions": positions, "labels": labels[rows]})
+
+
+def save_confusion(
+    folder: Path,
+    outputs: Float[np.ndarray, "n k"],
+    labels: Int[np.ndarray, "n *attributes"],
+    *,
+    threshold: float,
+    num_classes: int,
+) -> None:
+    """Writes confusion.json: how often each class was taken for which, or how each attribute was told.
+
+    Args:
+      folder: Of the stage `finetune`.
+      outputs: Scores of classes, or probabilities of attributes.
+      labels: Classes, or attributes.
+      threshold: Probability from which on an attribute counts as predicted.
+      num_classes: Classes or attributes.
+    """
+    if labels.ndim == 1:
+        counts = np.zeros((num_classes, num_classes), int)
+        np.add.at(counts, (labels, outputs.argmax(axis=1)), 1)
+        values = {"classes": counts.tolist()}
+    else:
+        predicted, present, absent = outputs >= threshold, labels == 1, labels == 0
+        cells = [(predicted & present), (predicted & absent), (~predicted & present), (~predicted & absent)]
+        values = {"attributes": np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()}
+    write_whole(folder / "confusion.json", (json.dumps(values) + "\n").encode())
+
+
+def _spread(count: int, limit: int) -> Int[np.ndarray, " chosen"]:
+    """At most so many positions, evenly from first to last."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
+
+
+def _directions(features: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n dim"]:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _thumbnails(images: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarray, "n small_height small_width 3"]:
+    """Images whose longer side is at most `_LARGEST` pixels."""
+    from PIL import Image
+
+    height, width = images.shape[1:3]
+    if max(height, width) <= _LARGEST:
+        return np.asarray(images)
+    size = round(width * _LARGEST / max(height, width)), round(height * _LARGEST / max(height, width))
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As `np.savez_compressed`, whole or not at all, and without the time of writing."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+    write_whole(path, file.getvalue())

@@ -1,0 +1,171 @@
+"""Weights between this project's trees and timm's or torchvision's state dicts.
+
+Modules here are named as timm's, with `_0` for `.0`, so a path is a name: `blocks_1_0/conv_dw/kernel` is
+`blocks.1.0.conv_dw.weight`. What is left is the layout: convolutions are HWIO here and OIHW there, linear layers
+transposed, PiT's grid of position embeddings NHWC and NCHW.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.models import create_backbone
+
+Variables = dict[str, Any]
+Path = tuple[str, ...]
+
+_LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_POS_EMBED = "pos_embed"
+# Where torch has our axes, by the name and rank of what differs: HWIO and OIHW, in × out and out × in, NHWC and NCHW.
+_TORCH_AXES = {("kernel", 4): (3, 2, 0, 1), ("kernel", 2): (1, 0), (_POS_EMBED, 4): (0, 3, 1, 2)}
+# PyTorch counts the batches that a norm has seen; it uses the count only without a momentum, which none here is.
+_COUNTER = "num_batches_tracked"
+# A classifier of ImageNet's classes is not part of a backbone.
+_CLASSIFIERS = ("fc.", "classifier.", "head.")
+
+# torchvision numbers the layers of EfficientNet, which timm names. Its first stage has no expansion.
+_TORCHVISION_EFFICIENTNET = (
+    (r"^features\.0\.0\.", "conv_stem."),
+    (r"^features\.0\.1\.", "bn1."),
+    (r"^features\.8\.0\.", "conv_head."),
+    (r"^features\.8\.1\.", "bn2."),
+    (r"^features\.1\.(\d+)\.block\.0\.0\.", r"blocks.0.\1.conv_dw."),
+    (r"^features\.1\.(\d+)\.block\.0\.1\.", r"blocks.0.\1.bn1."),
+    (r"^features\.1\.(\d+)\.block\.1\.", r"blocks.0.\1.se."),
+    (r"^features\.1\.(\d+)\.block\.2\.0\.", r"blocks.0.\1.conv_pw."),
+    (r"^features\.1\.(\d+)\.block\.2\.1\.", r"blocks.0.\1.bn2."),
+    (r"^features\.(\d+)\.(\d+)\.block\.0\.0\.", r"blocks.{stage}.\2.conv_pw."),
+    (r"^features\.(\d+)\.(\d+)\.block\.0\.1\.", r"blocks.{stage}.\2.bn1."),
+    (r"^features\.(\d+)\.(\d+)\.block\.1\.0\.", r"blocks.{stage}.\2.conv_dw."),
+    (r"^features\.(\d+)\.(\d+)\.block\.1\.1\.", r"blocks.{stage}.\2.bn2."),
+    (r"^features\.(\d+)\.(\d+)\.block\.2\.", r"blocks.{stage}.\2.se."),
+    (r"^features\.(\d+)\.(\d+)\.block\.3\.0\.", r"blocks.{stage}.\2.conv_pwl."),
+    (r"^features\.(\d+)\.(\d+)\.block\.3\.1\.", r"blocks.{stage}.\2.bn3."),
+    (r"\.se\.fc1\.", ".se.conv_reduce."),
+    (r"\.se\.fc2\.", ".se.conv_expand."),
+)
+
+
+def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **fields: Any) -> Variables:
+    """A backbone's variables from a timm or torchvision state dict.
+
+    Args:
+      name: A key of `models.BACKBONES`.
+      state_dict: Arrays, or torch tensors on the CPU, by name; a classifier in it is left out, and position
+        embeddings of another image size are interpolated (bicubic, antialiased, the class token's apart).
+      image_size: Side of the images that the backbone will see, in pixels.
+      **fields: Of the backbone, as in `create_backbone`.
+
+    Returns:
+      `params` and `batch_stats` (empty without batch norm), float32 numpy arrays.
+
+    Raises:
+      InputError: Naming the first tensor that is missing, left over or of another shape.
+    """
+    module = create_backbone(name, image_size, **fields)
+    wanted: Any = flatten_dict(_shapes(module, image_size))
+    given = {_timm_name_of(key): value for key, value in state_dict.items()}
+    network = " ".join([name, *(f"{key}={value}" for key, value in fields.items() if key != "dtype")])
+    left_over = [key for key in given if not _ignored(key) and key not in {_timm_name(path) for path in wanted}]
+    # What is missing first, then in the order of the file, which is that of the layers.
+    place = {key: position for position, key in enumerate(given)}
+    filled = {}
+    for path in sorted(wanted, key=lambda path: place.get(_timm_name(path), -1)):
+        key, target = _timm_name(path), wanted[path]
+        if key not in given:
+            also = f", and it has {left_over[0]}, which is not {name}'s" if left_over else ""
+            raise InputError(f"the weights are not those of {network}: {key} is missing{also}")
+        value = _from_torch_layout(path, np.asarray(given[key]))
+        if path[-1] == _POS_EMBED and value.ndim == len(target.shape) and value.shape != target.shape:
+            value = _resized(module, key, value, target.shape)
+        if value.shape != target.shape:
+            there, here = (_torch_shape(path, shape) for shape in (value.shape, target.shape))
+            hint = "; published weights need --stem=imagenet" if fields.get("stem", "imagenet") != "imagenet" else ""
+            raise InputError(f"{key} has shape {there} in the weights, and {here} in {network}{hint}")
+        # A copy: a torch tensor would go on sharing its memory, and change when that model trains.
+        filled[path] = np.array(value, dtype=np.float32, order="C")
+    if left_over:
+        raise InputError(f"the weights are not those of {network}: {left_over[0]} is left over")
+    return {"params": {}, "batch_stats": {}, **unflatten_dict(filled)}
+
+
+def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
+    """The state dict that timm's model of the same network loads strictly, without a classifier.
+
+    Args:
+      name: A key of `models.BACKBONES`.
+      variables: `params` and `batch_stats` of a backbone, as `from_timm` returns and training leaves them.
+
+    Returns:
+      float32 arrays by timm's names, and int64 zeros for its batch counters.
+
+    Raises:
+      InputError: If the variables are not this backbone's.
+    """
+    leaves: Any = flatten_dict({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})})
+    # The names of a backbone's variables do not depend on its fields or the size of its images.
+    module = create_backbone(name, 64)
+    expected: Any = flatten_dict(_shapes(module, 64))
+    for path in [*expected, *leaves]:
+        require(path in leaves, f"the variables are not {name}'s: {'/'.join(path)} is missing")
+        require(path in expected, f"the variables are not {name}'s: {'/'.join(path)} is left over")
+    state_dict = {}
+    for path, value in leaves.items():
+        key = _timm_name(path)
+        # A copy, because jax's arrays are read-only and torch wants to write to what it is given.
+        state_dict[key] = np.array(_to_torch_layout(path, np.asarray(value)), np.float32, order="C")
+        if path[-1] == "mean":
+            state_dict[key.removesuffix("running_mean") + _COUNTER] = np.zeros((), np.int64)
+    return state_dict
+
+
+def _shapes(module: Any, image_size: int) -> Variables:
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return {"batch_stats": {}, **jax.eval_shape(module.init, jax.random.key(0), image)}
+
+
+def _timm_name(path: Path) -> str:
+    _, *modules, leaf = path
+    return ".".join([*(re.sub(r"_(\d+)", r".\1", module) for module in modules), _LEAF_NAMES.get(leaf, leaf)])
+
+
+def _timm_name_of(key: str) -> str:
+    """The name as timm has it, of a torchvision EfficientNet's tensor; others are timm's already."""
+    if not key.startswith("features."):
+        return key
+    stage = re.match(r"features\.(\d+)", key)
+    for pattern, replacement in _TORCHVISION_EFFICIENTNET:
+        key = re.sub(pattern, replacement.replace("{stage}", str(int(stage.group(1)) - 1 if stage else "")), key)
+    return key
+
+
+def _ignored(key: str) -> bool:
+    return key.startswith(_CLASSIFIERS) or key.endswith(_COUNTER)
+
+
+def _from_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
+    axes = _TORCH_AXES.get((path[-1], value.ndim))
+    return value if axes is None else value.transpose(np.argsort(axes))
+
+
+def _to_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
+    axes = _TORCH_AXES.get((path[-1], value.ndim))
+    return value if axes is None else value.transpose(axes)
+
+
+def _torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return _to_torch_layout(path, np.empty(shape)).shape
+
+
+def _resized(module: Any, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.asarray(module.resize_pos_embed(jnp.asarray(value, jnp.float32), shape))
+    # What is no square of patches cannot be rearranged into one.
+    except ValueError:
+        raise InputError(f"{key} has shape {value.shape}, which is no square grid of patches") from None

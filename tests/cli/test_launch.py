@@ -1,0 +1,227 @@
+"""The launchers as a person runs them: every mistake is one line and exit code 2."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from simsiam_jax.settings.schema import differences, recipe_config, to_dict
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(module, *flags, timeout=120, **environment):
+    """Runs a launcher in a process of its own, as the only user of one CPU device."""
+    env = {**os.environ, "XLA_FLAGS": "", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *flags],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def refused(result, *words):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
+        *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
+        *("pretrain", "evaluate", "export", "prepare_data", "own_images"),
+    ],
+)
+def test_help_answers_within_two_seconds(module):
+    launch(module, "--help")  # once to compile Python's own files
+    begun = time.monotonic()
+    result = launch(module, "--help")
+    assert time.monotonic() - begun < 2.0
+    assert result.returncode == 0
+    assert {"export": "--out", "prepare_data": "--data_dir"}.get(module, "--workdir") in result.stdout
+    assert "Command: python -m experiments." in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--arms=none,nonsense"], ["--arms", "'nonsense'", "none, random, in_domain"]),
+        (["--arms="], ["--arms", "no arm"]),
+        (["--backbone=resnet81"], ["--backbone=resnet81", "did you mean resnet18"]),
+        (["--stem=vgg"], ["unknown stem 'vgg'", "paper32"]),
+        (["--dataset=mnist"], ["'mnist'", "--dataset", "digits, fashion_mnist"]),
+        (["--dataset=random_images"], ["random_images", "no labels"]),
+        (["--dataset=stl10:fold10"], ["stl10", "'fold10'", "--dataset", "fold0, fold1"]),
+        (["--dataset=digits:fold0"], ["digits", "no variant 'fold0'", "--dataset"]),
+        (["--dataset=folder:/no/such/place"], ["/no/such/place"]),
+        (["--labels=labels.csv"], ["--labels", "--dataset=folder:PATH", "digits"]),
+        (["--pretrain_split=unlabelled"], ["--pretrain_split=unlabelled", "digits has train"]),
+        (["--pretrain_dataset=cats"], ["'cats'", "known are digits"]),
+        (["--feed=disk"], ["--feed", "auto", "resident", "streamed"]),
+        (["--max_bad_images=2"], ["--max_bad_images", "0..1"]),
+        (["--threshold=1"], ["--threshold", "between 0 and 1"]),
+        (["--recipe=soup"], ["--recipe=soup", "paper, code, reference"]),
+        (["--preset=huge"], ["--preset=huge", "smoke, small, paper"]),
+        (["--evals=guess"], ["--evals", "'guess'", "knn, linear, finetune"]),
+        (["--dtype=float16"], ["--dtype", "float32 or bfloat16"]),
+        (["--micro_batch_size=0"], ["--micro_batch_size", "at least 2"]),
+        (["--accumulation=0"], ["--accumulation", "at least 1"]),
+        (["--accumulation=-3"], ["--accumulation", "-3"]),
+        (["--epochs=0"], ["--epochs", "at least 1"]),
+        (["--learning_rate=0"], ["--learning_rate", "positive"]),
+        (["--seeds=0"], ["--seeds", "at least 1"]),
+        (["--width=0"], ["--width=0", "positive"]),
+        (["--width=16"], ["--width=16", "at most 8", "multiplies"]),
+        (["--patch_size=4"], ["--patch_size=4", "resnet18 has no patch_size"]),
+        (["--backbone=vit_s", "--stem=cifar"], ["--stem=cifar", "vit_s has no stem"]),
+        (["--backbone=vit_s", "--patch_size=3"], ["vit_s", "--image_size=16", "--patch_size=3", "no multiple"]),
+        (["--backbone=pit_ti", "--drop_path=1.5"], ["--drop_path=1.5", "probability"]),
+        (["--init=nowhere.safetensors"], ["--init=nowhere.safetensors", "no such file"]),
+        (["--init=imagenet", "--backbone=vit_s_2021"], ["--init=imagenet", "no ImageNet weights", "vit_s_2021"]),
+        (["--init=hf:nonsense"], ["--init=hf:nonsense", "hf:OWNER/REPO"]),
+        (["--image_size=0"], ["image_size", "at least 1"]),
+        (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
+        (["--labels_per_class=0"], ["--labels_per_class", "at least 1"]),
+        (["--noise_images=1"], ["--noise_images", "at least 2"]),
+        (["--epochs=many"], ["--epochs", "many"]),
+        (["--no_such_flag=1"], ["no_such_flag"]),
+        (["stray"], ["'stray'", "flags"]),
+        (["--crop_scale=0.5"], ["--crop_scale=0.5", "two numbers", "--crop_scale=0.2,1"]),
+        (["--finetune_crop_scale=small,large"], ["--finetune_crop_scale=small,large", "two numbers"]),
+        (["--units=3/2"], ["--units=3/2", "i/n", "--units=1/2"]),
+        (["--units=0/2"], ["--units=0/2", "i/n"]),
+        (["--units=1"], ["--units=1", "i/n"]),
+        (["--label_fraction=2"], ["--label_fraction"]),
+    ],
+)
+def test_a_mistake_in_a_flag_is_one_line(flags, words, tmp_path):
+    refused(launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", *flags), *words)
+    assert not (tmp_path / "w" / "results.jsonl").exists()
+
+
+def test_more_labels_than_exist_names_the_smallest_class(tmp_path):
+    result = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--labels_per_class=500")
+    refused(result, "--labels_per_class=500")
+
+
+def test_accumulation_beyond_an_epoch_is_refused_before_training(tmp_path):
+    flags = ["--pretrain_images=128", "--micro_batch_size=32", "--accumulation=8"]
+    result = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--preset=smoke", *flags)
+    refused(result, "--accumulation=8", "4 micro-batches of 32")
+
+
+def test_a_micro_batch_that_the_devices_cannot_share_is_refused(tmp_path):
+    result = launch(
+        "demo",
+        f"--workdir={tmp_path / 'w'}",
+        f"--data_dir={tmp_path}",
+        "--micro_batch_size=33",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    refused(result, "--micro_batch_size=33", "2 devices")
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    # Data that is nowhere to be had is tested in test_builders: here Debian's package may be installed.
+    manual = tmp_path / "manual"
+    manual.mkdir()
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (manual / f"{part}-ubyte.gz").write_bytes(b"\x1f\x8b\x08 cut short")
+    flags = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path / 'data'}", f"--manual_dir={manual}"]
+    refused(launch("table1_fashion_mnist", *flags), "-ubyte.gz", str(manual))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = launch("demo", f"--workdir={tmp_path / 'file' / 'w'}", f"--data_dir={tmp_path}")
+    refused(result, "--workdir", "cannot be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_workdir_without_permission_is_refused(tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    refused(launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"), "--workdir", "cannot be written")
+
+
+def test_evaluate_needs_a_checkpoint(tmp_path):
+    refused(launch("evaluate"), "--checkpoint")
+    refused(launch("evaluate", f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}", "WORKDIR/ARM/seed-K/pretrain")
+
+
+def test_a_setting_in_which_the_arms_differ_is_no_flag(tmp_path):
+    flags = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"]
+    refused(launch("ablate_simsiam", "--nopredictor", *flags), "--predictor=False", "arms of this table", "--arms")
+    refused(launch("table2_stl10", "--backbone=vit_s", *flags), "--backbone=vit_s", "arms of this table", "--arms")
+    refused(launch("table3_celeba", "--init=hf:a/b", *flags), "--init=hf:a/b", "--arms")
+
+
+def shown(module, *flags):
+    """The settings of each arm that --show_config prints."""
+    result = launch(module, "--show_config", *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_show_config_prints_every_setting_of_every_arm_and_writes_nothing(tmp_path):
+    arms = shown("ablate_simsiam", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
+    assert not list(tmp_path.iterdir())
+    assert len(arms) == 16
+    assert arms["no-stop-gradient"]["pretrain"]["stop_gradient"] is False
+    assert arms["simsiam"]["pretrain"]["stop_gradient"] is True
+    assert arms["no-crop"]["views"]["crop_scale"] == [1.0, 1.0]
+    # An arm differs from SimSiam as it is in what its row says, and in nothing else.
+    assert differences(arms["simsiam"], arms["no-predictor"]) == ["head.predictor: true -> false"]
+    assert differences(arms["simsiam"], arms["none"]) == []
+
+
+RATE = "pretrain.optimizer.learning_rate"
+# What tells SimSiam's own recipe from the paper's at 32 pixels (paper.md), and the flags that switch it alone.
+REFERENCE = {
+    "--stem=cifar": "backbone.stem",
+    "--projector_dim=2048": "head.projector_dim",
+    "--projector_layers=2": "head.projector_layers",
+    "--projector_output_norm=plain": "head.projector_output_norm",
+    "--predictor_dim=512": "head.predictor_dim",
+    "--optimizer=sgd": "pretrain.optimizer.name",
+    "--learning_rate=0.06": RATE,
+    "--warmup_epochs=0": "pretrain.optimizer.warmup_epochs",
+    "--weight_decay=0.0005": "pretrain.optimizer.weight_decay",
+    "--micro_batch_size=512": "pretrain.micro_batch_size",
+    "--accumulation=1": "pretrain.accumulation",
+}
+
+
+def test_a_flag_switches_each_difference_of_the_recipes_alone():
+    paper, code, reference = (
+        to_dict(recipe_config(name, dataset="cifar10", image_size=32)) for name in ("paper", "code", "reference")
+    )
+    named = {line.split(":")[0] for line in differences(paper, reference)}
+    assert named == {*REFERENCE.values(), "recipe"}
+    assert {line.split(":")[0] for line in differences(paper, code)} == {
+        "recipe",
+        *(f"finetune.optimizer.{name}" for name in ("name", "learning_rate", "weight_decay", "schedule")),
+    }
+
+
+def test_every_flag_of_a_recipe_changes_what_it_names():
+    base = shown("table1_cifar10")["none"]
+    for flag, setting in REFERENCE.items():
+        changed = [line.split(":")[0] for line in differences(base, shown("table1_cifar10", flag)["none"])]
+        # The flag says the rate itself, whatever the batch.
+        assert changed == [setting, "pretrain.optimizer.scale_with_batch"][: 1 + (setting == RATE)], flag

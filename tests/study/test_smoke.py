@@ -1,0 +1,169 @@
+"""Every table, figure and search at its smallest, from archives in the official formats to the last file of its report.
+
+The images are noise, so nothing here is about accuracy. Each launcher is a test of its own, and they share what the
+compiler makes; tests/test_study.py has the demo, tests/test_own_images.py images of one's own.
+"""
+
+import csv
+import gzip
+import hashlib
+import html
+import json
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from simsiam_jax.data import load_split
+from simsiam_jax.data.builders import fashion_mnist
+from simsiam_jax.data.builders.archives import Archive
+from simsiam_jax.records.results import read_experiment, read_results
+from tests.data.test_builders import idx
+from tests.cli.test_launch import launch
+from tests.data.test_official_archives import (
+    MODULES,
+    celeb_files,
+    cifar_members,
+    stl_members,
+    targz,
+    write_cells,
+    zip_bytes,
+)
+
+PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
+PRETRAINED = {"loss.png", "spread.png", "knn.png", "pairs.png", "samples.png"}
+COMPARED = {"accuracy.png", "difference.png"}
+NEIGHBOURS = {"neighbours.png", "map.png"}
+FINETUNED = {"finetune.png", "confusion.png"}
+WHOLE = PAGE | PRETRAINED | COMPARED | NEIGHBOURS | FINETUNED
+EVALS = ("knn", "linear", "finetune")
+RESNET_ARMS = "resnet18-none,resnet18-in_domain,resnet18-imagenet"
+# What halves the compiler's time.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+NO_WEIGHTS = frozenset(f"{backbone}-imagenet" for backbone in ("resnet18", "efficientnet_b0", "vit_s", "pit_ti"))
+
+
+class Launcher(NamedTuple):
+    """What a launcher reads, evaluates and leaves."""
+
+    dataset: str
+    arms: int
+    files: set[str]
+    evals: tuple[str, ...] = EVALS
+    splits: tuple[str, ...] = ("validation", "test")
+    absent: frozenset[str] = frozenset()
+    flags: tuple[str, ...] = ()
+
+
+# The longest first. Of the launchers whose backbones another one has compiled, ResNet-18 is enough.
+LAUNCHERS = {
+    "table2_stl10": Launcher("stl10", 12, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS),
+    "ablate_simsiam": Launcher("fashion_mnist", 16, WHOLE - FINETUNED, evals=("knn", "linear")),
+    "table3_solar_attributes": Launcher("solar_cells", 6, WHOLE, absent=NO_WEIGHTS),
+    "table2_solar_cells": Launcher(
+        "solar_cells", 3, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)
+    ),
+    "table3_celeba": Launcher("celeb_a", 3, WHOLE, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)),
+    "table1_cifar10": Launcher("cifar10", 3, WHOLE),
+    "table1_fashion_mnist": Launcher("fashion_mnist", 3, WHOLE),
+    "label_efficiency": Launcher(
+        "fashion_mnist",
+        10,
+        (WHOLE - NEIGHBOURS) | {"labels-linear.png", "labels-finetune.png"},
+        evals=("linear", "finetune"),
+    ),
+    "search_augmentation": Launcher(
+        "fashion_mnist", 5, WHOLE - FINETUNED - NEIGHBOURS, evals=("knn", "linear"), splits=("validation",)
+    ),
+}
+
+
+def fashion_files():
+    """The four archives, of 500 and 100 images."""
+    draw = np.random.default_rng(0)
+    files = {}
+    for prefix, count in (("train", 500), ("t10k", 100)):
+        images, labels = draw.integers(0, 256, (count, 28, 28), np.uint8), draw.permutation(np.arange(count) % 10)
+        files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(idx(images), 1)
+        files[f"{prefix}-labels-idx1-ubyte.gz"] = gzip.compress(idx(labels.astype(np.uint8)), 1)
+    return files
+
+
+def archive_files(dataset):
+    """The archives of a data set as they are published, of a few hundred images."""
+    if dataset == "fashion_mnist":
+        return fashion_files()
+    if dataset == "cifar10":
+        return {"cifar-10-binary.tar.gz": targz(cifar_members(per_batch=100)[0])}
+    if dataset == "stl10":
+        return {"stl10_binary.tar.gz": targz(stl_members(train=200, test=60, unlabelled=100)[0])}
+    lists, images, _ = celeb_files(180)
+    return {name: text.encode() for name, text in lists.items()} | {"img_align_celeba.zip": zip_bytes(images.items())}
+
+
+def prepare(dataset, data_dir, folder, monkeypatch):
+    """Prepares a data set from its small archives, so that a launcher finds it."""
+    folder.mkdir()
+    if dataset == "solar_cells":
+        write_cells(folder, 240)
+        monkeypatch.syspath_prepend(folder)
+    else:
+        expected = {}
+        for name, data in archive_files(dataset).items():
+            (folder / name).write_bytes(data)
+            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
+        monkeypatch.setattr({**MODULES, "fashion_mnist": fashion_mnist}[dataset], "ARCHIVES", expected)
+        monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", folder)
+    load_split(dataset, "test", data_dir=data_dir, manual_dir=folder)
+
+
+@pytest.mark.parametrize("module", LAUNCHERS)
+def test_a_launcher_goes_all_the_way_from_archives_to_its_report(module, tmp_path, tmp_path_factory, monkeypatch):
+    expected = LAUNCHERS[module]
+    data_dir, workdir = tmp_path / "data", tmp_path / "run"
+    prepare(expected.dataset, data_dir, tmp_path / "archives", monkeypatch)
+    # One for all processes of the tests.
+    cache = tmp_path_factory.getbasetemp().parent / "compiled"
+    result = launch(
+        module,
+        *("--preset=smoke", f"--data_dir={data_dir}", f"--workdir={workdir}", *expected.flags),
+        timeout=500,
+        XLA_FLAGS=XLA_FLAGS,
+        HF_ENDPOINT="http://127.0.0.1:9",  # nothing is there to be fetched
+        JAX_COMPILATION_CACHE_DIR=str(cache),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
+    assert result.returncode == 0, result.stderr
+    experiment, results = read_experiment(workdir), read_results(workdir)
+    assert len(experiment.arms) == expected.arms
+    assert {arm.name for arm in experiment.arms if arm.absent} == expected.absent & {a.name for a in experiment.arms}
+    ran = [arm for arm in experiment.arms if not arm.absent]
+    measured = {(each.arm, each.eval, each.split) for each in results if each.eval != "pretrain"}
+    assert measured == {(arm.name, name, split) for arm in ran for name in expected.evals for split in expected.splits}
+    assert all(0 <= each.metrics[experiment.metric] <= 1 for each in results if each.eval != "pretrain")
+    pretrained = {each.arm for each in results if each.eval == "pretrain"}
+    assert pretrained == {arm.name for arm in ran if arm.pretrain != "none" and not arm.shares}
+    check_report(workdir / "report", expected.files, [arm.title for arm in ran])
+
+
+def check_report(report, files, titles):
+    """Every file is there and whole, and every arm in it."""
+    assert {path.name for path in report.iterdir()} == files
+    assert all(path.stat().st_size > 500 for path in report.iterdir())
+    text = (report / "report.md").read_text()
+    assert set(re.findall(r"\]\(([a-z0-9-]+\.png)\)", text)) == {name for name in files if name.endswith(".png")}
+    page = html.unescape((report / "index.html").read_text())
+    assert "could not" not in page
+    for title in titles:
+        assert title.replace("_", r"\_") in text
+        assert title in page
+    with (report / "table.csv").open() as file:
+        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent)}
+    tex = (report / "table.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
+
+
+def json_lines(workdir):
+    """The lines of results.jsonl as another program reads them."""
+    return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]

@@ -1,0 +1,413 @@
+"""The whole way through, on the real digits at the smallest size."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from simsiam_jax.settings.schema import Row, Study, recipe_config
+from simsiam_jax.models import create_backbone
+from simsiam_jax.records.results import read_results
+from simsiam_jax.study.run import Unit, claimed, units
+from simsiam_jax.weights import to_timm
+from simsiam_jax.weights.state_dicts import sha256, write_safetensors
+from tests.cli.test_launch import ROOT, launch, refused
+
+NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
+
+
+def _numbers(workdir):
+    """What was measured, without times, speeds and the revision."""
+    found = {}
+    for result in read_results(workdir):
+        metrics = {name: value for name, value in result.metrics.items() if name != "images_per_second"}
+        found[(result.arm, result.seed, result.eval, result.split)] = (metrics, result.config_hash)
+    return found
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    base = tmp_path_factory.mktemp("study")
+    return base / "done", base / "data", base / "xla"
+
+
+def _demo(places, workdir, *flags, **kwargs):
+    _, data, cache = places
+    return launch(
+        "demo",
+        "--preset=smoke",
+        "--epochs=3",
+        f"--workdir={workdir}",
+        f"--data_dir={data}",
+        *flags,
+        JAX_COMPILATION_CACHE_DIR=str(cache),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(places):
+    """The finished workdir of the demo's smoke preset, and what it printed."""
+    result = _demo(places, places[0])
+    assert result.returncode == 0, result.stderr
+    return places[0], result
+
+
+def test_every_unit_leaves_its_lines_and_the_table_is_printed(demo):
+    workdir, result = demo
+    arms = ("none", "random", "in_domain")
+    expected = {
+        (arm, 0, name, split)
+        for arm in arms
+        for name in ("knn", "linear", "finetune")
+        for split in ("validation", "test")
+    }
+    expected |= {(arm, 0, "pretrain", split) for arm in arms[1:] for split in ("train", "validation")}
+    assert set(_numbers(workdir)) == expected
+    line = json.loads((workdir / "results.jsonl").read_text().splitlines()[0])
+    assert set(NAMES) < set(line)
+    assert {"seconds", "git_revision", "versions", "device"} < set(line)
+    assert all(
+        0 <= metrics["top1"] <= 1 for (_, _, name, _), (metrics, _) in _numbers(workdir).items() if name != "pretrain"
+    )
+    for words in ("no pretraining", "random images", "digits images", "index.html", "results.jsonl"):
+        assert words in result.stdout
+    assert (workdir / "report" / "index.html").stat().st_size > 50_000
+
+
+def test_the_settings_are_printed_and_saved(demo):
+    workdir, result = demo
+    assert "projector_dim=64" in result.stdout
+    saved = json.loads((workdir / "in_domain" / "seed-0" / "pretrain" / "config.json").read_text())
+    assert saved["config"]["head"]["projector_dim"] == 64
+    assert (saved["arm"], saved["pretrain"], saved["stage"]) == ("in_domain", "digits", "pretrain")
+
+
+def test_stages_leave_metrics_checkpoints_and_tensorboard_events(demo):
+    folder = demo[0] / "in_domain" / "seed-0" / "pretrain"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"loss", "learning_rate", "images_per_second", "heldout_loss", "z_spread", "knn_top1"} <= set(lines[-1])
+    assert (folder / "checkpoints" / "3").is_dir()
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+def test_a_plain_pipe_gets_plain_lines_with_loss_rate_speed_and_time_left(demo):
+    lines = [line for line in demo[1].stderr.splitlines() if line.startswith("in_domain seed 0 pretrain: 100%")]
+    assert len(lines) == 1
+    for words in ("epoch 3", "loss", "lr", "images/s", "s left"):
+        assert words in lines[0]
+    assert "\x1b" not in demo[1].stderr
+
+
+def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(demo):
+    # kNN of the arm without pretraining is a function of the seed: a second run of it alone says the same.
+    workdir, _ = demo
+    results = {(r.arm, r.eval): r for r in read_results(workdir) if r.split == "test" and r.eval == "knn"}
+    assert len({r.config_hash for r in results.values()}) == 3
+    assert {r.pretrain for r in results.values()} == {"none", "random_images", "digits"}
+
+
+def test_running_again_repeats_nothing(demo, places):
+    workdir, _ = demo
+    before = (workdir / "results.jsonl").read_bytes()
+    result = _demo(places, workdir)
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "results.jsonl").read_bytes() == before
+    assert "micro-steps" not in result.stderr
+
+
+def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, places, tmp_path):
+    _, data, cache = places
+    workdir = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "experiments.demo",
+            "--preset=smoke",
+            "--epochs=3",
+            f"--workdir={workdir}",
+            f"--data_dir={data}",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    log = workdir / "in_domain" / "seed-0" / "pretrain" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on" in stderr
+    assert len(_numbers(workdir)) < len(_numbers(demo[0]))
+    result = _demo(places, workdir)
+    assert result.returncode == 0, result.stderr
+    assert _numbers(workdir) == _numbers(demo[0])
+
+
+def test_running_some_arms_alone_keeps_the_reference_arm(demo, places):
+    workdir, _ = demo
+    before = json.loads((workdir / "experiment.json").read_text())
+    result = _demo(places, workdir, "--arms=in_domain", "--evals=knn")
+    assert result.returncode == 0, result.stderr
+    after = json.loads((workdir / "experiment.json").read_text())
+    assert [arm["name"] for arm in after["arms"]] == ["none", "random", "in_domain"]
+    assert after["evals"] == before["evals"] == ["knn", "linear", "finetune"]
+
+
+def _weights_file(path, seed):
+    """Weights of the smoke preset's network, as a timm model of its shape would save them."""
+    module = create_backbone("resnet18", 16, stem="cifar", width=0.125)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32))
+    draw = np.random.default_rng(seed)
+    variables = jax.tree.map(lambda leaf: np.abs(draw.normal(0.1, 0.1, leaf.shape)).astype(np.float32), shapes)
+    write_safetensors(path, to_timm("resnet18", variables), {})
+
+
+def test_a_study_starts_from_a_file_of_weights_and_keeps_to_it(demo, places, tmp_path):
+    path, workdir = tmp_path / "mine.safetensors", tmp_path / "w"
+    _weights_file(path, seed=0)
+    flags = ["--arms=none", "--evals=knn", f"--init={path}"]
+    result = _demo(places, workdir, *flags)
+    assert result.returncode == 0, result.stderr
+    experiment = json.loads((workdir / "experiment.json").read_text())
+    assert experiment["arms"][0]["init"]["sha256"] == sha256(path)
+    assert experiment["arms"][0]["label"] == "no pretraining, from mine.safetensors"
+    assert {each.pretrain for each in read_results(workdir)} == {"mine.safetensors"}
+    key = ("none", 0, "knn", "test")
+    assert _numbers(workdir)[key][0] != _numbers(demo[0])[key][0]
+    _weights_file(path, seed=1)
+    refused(_demo(places, workdir, *flags), "--init=", "no longer the file", "--workdir")
+
+
+def test_a_workdir_of_another_experiment_is_refused(demo, places):
+    workdir, _ = demo
+    result = launch("table1_fashion_mnist", "--preset=smoke", f"--workdir={workdir}", f"--data_dir={places[1]}")
+    refused(result, "holds results of demo", "--workdir")
+
+
+def test_a_workdir_with_other_settings_is_refused_and_names_them(demo, places):
+    workdir, _ = demo
+    before = (workdir / "results.jsonl").read_bytes()
+    refused(_demo(places, workdir, "--labels_per_class=6"), "labels_per_class: 5 -> 6", "--workdir")
+    assert (workdir / "results.jsonl").read_bytes() == before
+
+
+def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, places, tmp_path):
+    workdir, _ = demo
+    checkpoint = workdir / "in_domain" / "seed-0" / "pretrain"
+    flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}"]
+    result = launch("evaluate", "--eval=linear", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    assert result.returncode == 0, result.stderr
+    table, alone = _numbers(workdir), _numbers(tmp_path / "e")
+    assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
+    for split in ("validation", "test"):
+        assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
+    refused(launch("evaluate", "--width=0.25", *flags), "--width=0.25", "width 0.125")
+    refused(launch("evaluate", "--image_size=32", *flags), "--image_size=32", "image_size 16")
+    refused(launch("evaluate", "--backbone=vit_s", *flags), "--backbone=vit_s", "resnet18")
+
+
+def test_a_damaged_checkpoint_gives_one_clear_line(demo, places, tmp_path):
+    folder = tmp_path / "pretrain"
+    shutil.copytree(demo[0] / "in_domain" / "seed-0" / "pretrain", folder)
+    for path in (folder / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(path.read_bytes()[:-5000])
+    result = launch("evaluate", "--eval=knn", f"--checkpoint={folder}", f"--data_dir={places[1]}")
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "no checkpoint can be restored" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_pairs_of_the_report_are_views_of_the_training_images(demo):
+    with np.load(demo[0] / "pairs.npz") as pairs:
+        assert pairs["originals"].dtype == np.uint8
+        assert pairs["originals"].shape == (8, 8, 8, 3)
+        for name in ("view1", "view2"):
+            assert pairs[name].shape == (8, 16, 16, 3)
+            assert pairs[name].min() >= 0
+            assert pairs[name].max() <= 1
+        assert np.abs(pairs["view1"] - pairs["view2"]).mean() > 0.01
+
+
+def test_neither_tensorflow_nor_torch_is_needed_at_run_time(tmp_path):
+    code = f"""
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name in ("tensorflow", "torch") else find(name, *rest)
+import experiments.demo, simsiam_jax.study.run, simsiam_jax.report.page
+from simsiam_jax.data import load_split
+print(len(load_split("digits", "test", data_dir={str(tmp_path)!r})))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "400", result.stderr
+
+
+def test_every_launcher_is_one_short_file():
+    launchers = [path for path in Path(ROOT, "experiments").glob("*.py") if "__main__" in path.read_text()]
+    assert len(launchers) >= 9
+    for path in launchers:
+        assert len(path.read_text().splitlines()) <= 80, path
+
+
+def make_study(workdir, rows, **changes):
+    """A study that is only looked at."""
+    values = {
+        "experiment": "made_up",
+        "title": "t",
+        "question": "q",
+        "rows": rows,
+        "config": recipe_config("paper", dataset="digits", image_size=16),
+        "seeds": (0, 1),
+        "evals": ("knn",),
+        "workdir": workdir,
+        "data_dir": workdir,
+        "manual_dir": None,
+        "command": "python",
+    }
+    return Study(**{**values, **changes})
+
+
+SHARING = {
+    "none": Row("none", "none"),
+    "few": Row("in_domain", "few"),
+    "many": Row("in_domain", "many", settings={"label_fraction": 1.0}, shares="few"),
+}
+
+
+def test_units_go_seed_by_seed_in_the_order_of_the_rows(tmp_path):
+    assert units(make_study(tmp_path, SHARING)) == [(arm, seed) for seed in (0, 1) for arm in SHARING]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_several_processes_do_every_unit_once_and_keep_together_what_shares_a_pretraining(tmp_path, count):
+    parts = [units(make_study(tmp_path, SHARING, part=(number, count))) for number in range(1, count + 1)]
+    assert sorted(unit for part in parts for unit in part) == sorted(units(make_study(tmp_path, SHARING)))
+    for part in parts:
+        assert {seed for arm, seed in part if arm == "few"} == {seed for arm, seed in part if arm == "many"}
+    # As evenly as it goes: four jobs.
+    jobs = [len({(SHARING[arm].shares or arm, seed) for arm, seed in part}) for part in parts]
+    assert max(jobs) - min(jobs) <= 1
+
+
+def test_a_unit_that_another_process_is_at_is_not_ours_nor_what_shares_its_pretraining(tmp_path):
+    study = make_study(tmp_path, SHARING)
+    none, few, many = (Unit.__new__(Unit) for _ in SHARING)
+    for unit, (arm, row) in zip((none, few, many), SHARING.items(), strict=True):
+        vars(unit).update(study=study, arm=arm, row=row, seed=0)  # a unit without its images and programs
+    with claimed(few) as first, claimed(many) as shared, claimed(none) as other:
+        assert (first, shared, other) == (True, False, True)
+    with claimed(many) as ours:
+        assert ours
+
+
+def test_two_processes_share_a_table_and_end_with_the_numbers_of_one(demo, places, tmp_path):
+    _, data, cache = places
+    workdir = tmp_path / "shared"
+    flags = ["--preset=smoke", "--epochs=3", f"--workdir={workdir}", f"--data_dir={data}"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.demo", *flags, f"--units={number}/2"],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (1, 2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 0, stderr
+    assert sorted(path.name for path in workdir.glob("results*")) == ["results-1-of-2.jsonl", "results-2-of-2.jsonl"]
+    lines = [line for path in workdir.glob("results*") for line in path.read_text().splitlines()]
+    assert len(lines) == len(_numbers(demo[0]))
+    assert _numbers(workdir) == _numbers(demo[0])
+
+
+def test_a_failed_unit_is_reported_the_others_go_on_and_it_can_be_tried_again(demo, places, tmp_path):
+    workdir = tmp_path / "failing"
+    obstacle = workdir / "random" / "seed-0" / "knn"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("no folder")
+    result = _demo(places, workdir, "--evals=knn")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("failed   random seed 0: FileExistsError")
+    assert "Traceback" in (obstacle.parent / "error.txt").read_text()
+    assert {arm for arm, _, name, _ in _numbers(workdir) if name == "knn"} == {"none", "in_domain"}
+    assert "Failed: random, seed-0: FileExistsError" in (workdir / "report" / "report.md").read_text()
+    obstacle.unlink()
+    result = _demo(places, workdir, "--evals=knn")
+    assert result.returncode == 0, result.stderr
+    assert not (obstacle.parent / "error.txt").exists()
+    assert {key: value for key, value in _numbers(demo[0]).items() if key[2] in ("knn", "pretrain")} == _numbers(
+        workdir
+    )
+
+
+def test_a_dry_run_prints_units_updates_and_time_and_writes_nothing(demo, places, tmp_path):
+    result = _demo(places, tmp_path / "none", "--dry_run")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "none").exists()
+    lines = [line.split() for line in result.stdout.splitlines()]
+    found = {line[0]: line[3:5] for line in lines if line[1:2] == ["seed"]}
+    # 256 images in batches of 32, three epochs; 128 random ones; 50 labelled images, one batch an epoch, two epochs.
+    assert found == {"none": ["–", "2"], "random": ["12", "2"], "in_domain": ["24", "2"]}
+    assert "3 units, about" in result.stdout
+    # Of a finished run nothing is left.
+    assert "0 units" in _demo(places, demo[0], "--dry_run").stdout
+
+
+def _without_times(path):
+    """A file of a run, but for times, speeds and the folder in its command."""
+    if path.suffix == ".jsonl":
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            for values in (line, line.get("metrics", {})):
+                values.pop("seconds", None)
+                values.pop("images_per_second", None)
+        return lines
+    if path.name == "experiment.json":
+        return {name: value for name, value in json.loads(path.read_text()).items() if name != "command"}
+    return path.read_bytes()
+
+
+def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp_path):
+    first, second = demo[0], tmp_path / "again"
+    result = _demo(places, second)
+    assert result.returncode == 0, result.stderr
+    files = {
+        path.relative_to(second)
+        for path in second.rglob("*")
+        if path.is_file() and not {"checkpoints", "tensorboard", "report"} & set(path.relative_to(second).parts)
+    }
+    kinds = {path.name for path in files}
+    assert {"results.jsonl", "experiment.json", "metrics.jsonl", "config.json"} < kinds
+    assert {"neighbours.npz", "map.npz", "pairs.npz", "samples.npz", "confusion.json"} <= kinds
+    for path in files:
+        assert _without_times(first / path) == _without_times(second / path), path
+    for name in ("table.csv", "table.tex", "neighbours.png", "map.png", "loss.png"):
+        assert (first / "report" / name).read_bytes() == (second / "report" / name).read_bytes(), name
+    # The launcher of reports makes the same page of the same files.
+    page = (first / "report" / "index.html").read_bytes()
+    result = launch("report", f"--workdir={first}", f"--out={tmp_path / 'report'}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "report" / "index.html").read_bytes() == page
+    refused(launch("report"), "--workdir", "no folder")
+    refused(launch("report", f"--workdir={tmp_path}"), str(tmp_path))

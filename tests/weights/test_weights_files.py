@@ -1,0 +1,102 @@
+"""Weights files by name: safetensors, and what is none."""
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from simsiam_jax.settings.schema import InputError
+from simsiam_jax.weights.state_dicts import read_state_dict, sha256, write_safetensors
+
+
+def one_line(excinfo: pytest.ExceptionInfo[InputError]) -> str:
+    text = str(excinfo.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_pytorch_checkpoints_are_known_by_their_suffix(tmp_path: Path, suffix: str) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"w": torch.arange(3.0)}, tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / f"x{suffix}")["w"], [0, 1, 2])
+
+
+def test_safetensors_come_back_bit_for_bit_whatever_their_memory_layout(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.safetensors"
+    base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    arrays = {
+        "transposed": base.T,
+        "strided": base[:, ::2],
+        "scalar": np.asarray(3, dtype=np.int64),
+        "brain": base.astype(ml_dtypes.bfloat16),
+        "half": base.astype(np.float16),
+        "mask": base > 3,
+        "big-endian": base.astype(">f4"),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    write_safetensors(path, arrays, {"format": "pt"})
+    read = read_state_dict(path)
+    assert sorted(read) == sorted(arrays)
+    for name, array in read.items():
+        assert array.dtype == (np.float32 if name == "big-endian" else arrays[name].dtype), name
+        assert array.flags.c_contiguous
+        np.testing.assert_array_equal(array, arrays[name], err_msg=name)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # safetensors' own files are their owner's only
+    # safetensors' own reader for torch agrees.
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    theirs = load_file(path)
+    assert {name: tuple(tensor.shape) for name, tensor in theirs.items()} == {n: a.shape for n, a in arrays.items()}
+    np.testing.assert_array_equal(theirs["transposed"].numpy(), base.T)
+    np.testing.assert_array_equal(theirs["brain"].float().numpy(), arrays["brain"].astype(np.float32))
+    with pytest.importorskip("safetensors").safe_open(path, framework="np") as opened:
+        assert opened.metadata() == {"format": "pt"}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"w": np.ones(3, np.float32)}, {})
+    before = path.read_bytes()
+
+    def write_half(target: Path, data: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(OSError, match="disk full"):
+        write_safetensors(path, {"w": np.zeros(3, np.float32)}, {})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_damaged_safetensors_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"w": np.ones(30, np.float32), "b": np.ones(3, np.int32)}, {})
+    whole = path.read_bytes()
+    lost_type = whole.replace(b'"F32"', b'"F8Z"')
+    for content in [whole[:length] for length in range(0, len(whole), 5)] + [lost_type, b"<html>" * 50, whole + b"x"]:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be read as safetensors") as excinfo:
+            read_state_dict(path)
+        assert str(path) in one_line(excinfo)
+
+
+def test_a_wrong_path_names_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^--init=.*absent\.pth: no such file$"):
+        read_state_dict(tmp_path / "absent.pth")
+    with pytest.raises(InputError, match="not a file"):
+        read_state_dict(tmp_path)
+    (tmp_path / "x.onnx").touch()
+    with pytest.raises(InputError, match=r"unknown kind of file '\.onnx'; known: \.safetensors, \.pth"):
+        read_state_dict(tmp_path / "x.onnx")
+
+
+def test_sha256_is_the_standards_own(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "abc") == expected
