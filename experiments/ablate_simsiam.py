@@ -10,8 +10,8 @@ Command: python -m experiments.ablate_simsiam                    (`--dry_run` sa
 Cost: about 30 minutes on two CPU cores.
 """
 
-from simsiam_jax.settings.schema import Column, Layout, Row
 from simsiam_jax.cli.launch import PRESETS, run_table
+from simsiam_jax.settings.schema import Column, Layout, Row
 
 ROWS = {
     "simsiam": Row("in_domain", "SimSiam as it is"),

@@ -9,8 +9,9 @@ from pathlib import Path
 from absl import flags
 
 from simsiam_jax.cli import launch
-from simsiam_jax.settings.schema import EVALS, OVERRIDES, Row, Study, require, with_overrides
 from simsiam_jax.data.datasets import dataset_title
+from simsiam_jax.errors import require
+from simsiam_jax.settings.schema import EVALS, OVERRIDES, Row, Study, with_overrides
 
 EXPERIMENT = "evaluate"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from simsiam_jax.cli import launch
-from simsiam_jax.settings.schema import require
+from simsiam_jax.errors import require
 
 
 def main() -> None:

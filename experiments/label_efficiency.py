@@ -8,8 +8,8 @@ Command: python -m experiments.label_efficiency                    (`--dry_run` 
 Cost: about 25 minutes on two CPU cores.
 """
 
-from simsiam_jax.settings.schema import Row
 from simsiam_jax.cli.launch import PRESETS, run_table
+from simsiam_jax.settings.schema import Row
 
 PERCENT = (1, 3, 10, 30, 100)
 ROWS = {

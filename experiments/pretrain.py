@@ -6,8 +6,8 @@ Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoin
 """
 
 from simsiam_jax.cli import launch
-from simsiam_jax.settings.schema import Study
 from simsiam_jax.data.datasets import dataset_title
+from simsiam_jax.settings.schema import Study
 
 EXPERIMENT = "pretrain"
 

@@ -9,8 +9,8 @@ Command: python -m experiments.search_augmentation --dataset=fashion_mnist
 Cost: about 10 minutes each on two CPU cores.
 """
 
-from simsiam_jax.settings.schema import Column, Layout, Row
 from simsiam_jax.cli.launch import PRESETS, run_table
+from simsiam_jax.settings.schema import Column, Layout, Row
 
 ROWS = {
     "crop-0.2": Row("in_domain", "crops from 0.2, as SimSiam", settings={"crop_scale": (0.2, 1.0)}),

@@ -10,8 +10,8 @@ Data: the official archive, downloaded or in --manual_dir.
 
 import dataclasses
 
-from simsiam_jax.settings.schema import Column, Layout
 from simsiam_jax.cli.launch import PRESETS, TABLE1_ROWS, run_table
+from simsiam_jax.settings.schema import Column, Layout
 
 PAPER = {
     "none": {"validation": 75.68, "test": 75.23},

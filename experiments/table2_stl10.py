@@ -10,8 +10,8 @@ Data: the official archive, downloaded or in --manual_dir. ImageNet weights: dow
 where they cannot be had, their arms are left out and the report says so. STL-10 was drawn from ImageNet: they leak.
 """
 
-from simsiam_jax.settings.schema import Column, Layout
 from simsiam_jax.cli.launch import PRESETS, backbone_rows, run_table
+from simsiam_jax.settings.schema import Column, Layout
 
 BACKBONES = {"resnet18": "ResNet-18", "efficientnet_b0": "EfficientNet-B0", "vit_s": "ViT-S", "pit_ti": "PiT-Ti"}
 PAPER = {

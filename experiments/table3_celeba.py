@@ -10,8 +10,8 @@ Data: the official archives, downloaded or in --manual_dir. ImageNet weights as 
 """
 
 from experiments.table2_stl10 import SMOKE
-from simsiam_jax.settings.schema import Column, Layout
 from simsiam_jax.cli.launch import PRESETS, backbone_rows, run_table
+from simsiam_jax.settings.schema import Column, Layout
 
 NUMBERS = {
     "macro_jaccard": "macro Jaccard",

@@ -19,16 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from simsiam_jax.settings.schema import Config, InputError, ViewSpec, require, to_dict
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.views import evaluation_view
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.layers import portable
+from simsiam_jax.records.environment import environment
+from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, read_experiment, read_results
+from simsiam_jax.settings.schema import Config, ViewSpec
+from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.programs import Programs, Variables, restore_backbone
-from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, environment, read_experiment, read_results
-from simsiam_jax.study.run import device_name, write_json
 from simsiam_jax.weights import to_timm
-from simsiam_jax.weights.state_dicts import sha256, write_safetensors, write_whole
+from simsiam_jax.weights.state_dicts import write_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
 PROGRAM_FILE = "features.stablehlo"
@@ -73,7 +76,7 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
     card = {
         **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
         **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
-        "export": environment(device_name()),
+        "export": environment(),
         "timm": {"build": module.timm_code(config.image_size), "load": _LOAD_IN_TIMM},
         "jax": {"needs": "jax and flatbuffers", "platforms": list(program.platforms), "load": _LOAD_IN_JAX},
     }

@@ -14,17 +14,17 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from simsiam_jax.study import run as studies
-from simsiam_jax.settings.schema import Row, Study, ViewSpec, recipe_config, with_overrides
+from simsiam_jax.cli.launch import PRESETS
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
-from simsiam_jax.cli.launch import PRESETS
 from simsiam_jax.models import BACKBONES, create_backbone, layers
-from simsiam_jax.study.programs import Programs, restore_backbone
 from simsiam_jax.records.results import read_results
+from simsiam_jax.settings.schema import Row, Study, ViewSpec, recipe_config, with_overrides
+from simsiam_jax.study import run as studies
+from simsiam_jax.study.programs import Programs, restore_backbone
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
-from tests.cli.test_launch import launch, refused
+from tests.support.launchers import launch, refused
 from tests.support.timm_models import import_timm
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from simsiam_jax.cli import launch
 from experiments.benchmark import table
 from experiments.benchmark.entrants import CONTENDERS
 from experiments.benchmark.measure import Settings, measure
 from experiments.benchmark.workload import STAGES
+from simsiam_jax.cli import launch
 from simsiam_jax.settings.schema import OVERRIDES, Config, recipe_config, with_overrides
 
 EXPERIMENT = "benchmark"
@@ -41,7 +41,7 @@ def main() -> None:
             trace=_folder(values.trace) if values.trace else None,
         ),
     )
-    from simsiam_jax.study.run import write_json
+    from simsiam_jax.files import write_json
 
     path = _folder(values.workdir) / table.file_name(workload, record["platform"])
     write_json(path, {"command": launch.command(EXPERIMENT), **record})

@@ -3,7 +3,8 @@
 Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, which PNG cannot compress; streamed are
 random images of 96×96, without training and with SimSiam steps of ResNet-18.
 
-Command: python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed      (about 2 minutes on two cores)
+Command: python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed
+Cost: about 2 minutes on two cores.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from pathlib import Path
 from absl import flags
 
 from simsiam_jax.cli import launch
-from simsiam_jax.settings.schema import NoiseConfig, recipe_config
 from simsiam_jax.data.splits import load_split
+from simsiam_jax.settings.schema import NoiseConfig, recipe_config
 
 PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 
@@ -32,14 +33,14 @@ def main() -> None:
         split = load_split("random_images", "train", data_dir=scratch, noise=NoiseConfig(count=STREAMED, size=96))
         alone, pairs, idle = time_feed(split)
 
-    from simsiam_jax.records.results import environment
-    from simsiam_jax.study.run import device_name, write_json
+    from simsiam_jax.files import write_json
+    from simsiam_jax.records.environment import environment
 
     rates = {"prepared": PREPARED / (seconds[0] - seconds[1]), "cached": PREPARED / seconds[1], "streamed": alone}
     speed = {f"{name}_per_second": rate for name, rate in rates.items()} | {"pairs_per_second": pairs, "idle": idle}
     print(*(f"{name:20} {value:,.4g}" for name, value in speed.items()), sep="\n")
     path = Path(flags.FLAGS.workdir).expanduser().absolute() / "speed.json"
-    write_json(path, {**speed, **environment(device_name())})
+    write_json(path, {**speed, **environment()})
     print(f"result  {path}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.benchmark.contest import Contender
 from experiments.benchmark.workload import Workload
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 OURS, MATMUL = "jax", "matmul"
 

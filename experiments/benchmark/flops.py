@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.settings.schema import Config
 from simsiam_jax.models.layers import plain
+from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
 
 # Of a training step: forward, and the gradients with respect to a layer's input and its weights, each as much again.

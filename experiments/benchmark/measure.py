@@ -11,7 +11,8 @@ from typing import Any
 from experiments.benchmark import entrants, table
 from experiments.benchmark.contest import ask, contest
 from experiments.benchmark.workload import Workload, usual_images
-from simsiam_jax.settings.schema import Config, require
+from simsiam_jax.errors import require
+from simsiam_jax.settings.schema import Config
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
 
 
 def _environment(device: str, *, rivals: bool) -> dict[str, Any]:
-    from simsiam_jax.records.results import environment
+    from simsiam_jax.records.environment import environment
 
     values = environment(device)
     if rivals:

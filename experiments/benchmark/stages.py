@@ -22,7 +22,6 @@ from jaxtyping import Int
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
 from experiments.benchmark.workload import CLASSES, Workload
-from simsiam_jax.settings.schema import Config
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
 from simsiam_jax.data.views import two_views
@@ -31,8 +30,9 @@ from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_views
 from simsiam_jax.models.layers import plain
+from simsiam_jax.records.environment import device_name
+from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
-from simsiam_jax.study.run import device_name
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
 from simsiam_jax.train.loop import epoch_runner, make_plan
 from simsiam_jax.train.steps import Hyper, Step, bind, compile_scan, compile_step, pretrain_step

@@ -9,7 +9,8 @@ from typing import Any
 from experiments.benchmark.contest import Measured
 from experiments.benchmark.entrants import MATMUL, OURS, RIVALS
 from experiments.benchmark.workload import Workload
-from simsiam_jax.settings.schema import InputError, require, to_dict
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.settings.values import to_dict
 
 FILES = "benchmark-*.json"
 

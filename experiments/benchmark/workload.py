@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from simsiam_jax.settings.schema import Config, require
+from simsiam_jax.errors import require
+from simsiam_jax.settings.schema import Config
 
 STAGES = ("augment", "forward", "step", "epoch", "eval")
 CLASSES = 10

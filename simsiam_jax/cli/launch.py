@@ -15,26 +15,23 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from simsiam_jax import runtime
+from simsiam_jax.data.datasets import DATASETS, dataset_info, dataset_title, pretraining_source
+from simsiam_jax.data.feed import FEEDS
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.models.registry import BACKBONES, backbone_fields
 from simsiam_jax.settings.schema import (
     EVALS,
     OVERRIDES,
     RECIPES,
     BackboneConfig,
     Config,
-    InputError,
     Layout,
     Row,
     Study,
-    differences,
-    from_dict,
     recipe_config,
-    require,
-    to_dict,
     with_overrides,
 )
-from simsiam_jax.data.datasets import DATASETS, dataset_info, dataset_title, pretraining_source
-from simsiam_jax.data.feed import FEEDS
-from simsiam_jax.models.registry import BACKBONES, backbone_fields
+from simsiam_jax.settings.values import differences, from_dict, to_dict
 
 # The flags below belong to the launcher that asks for them, which lets --help list them.
 flags.disclaim_key_flags()
@@ -439,10 +436,10 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
         print(f"{arm:15}", *(f"{change};" for change in differences(to_dict(study.config), to_dict(config))))
     from rich.console import Console
 
-    from simsiam_jax.study import run as studies
-    from simsiam_jax.report.page import write_report
     from simsiam_jax.records.results import read_experiment, read_results, results_file
+    from simsiam_jax.report.page import write_report
     from simsiam_jax.report.tables import format_terminal, summarise
+    from simsiam_jax.study import run as studies
 
     failures = ()
     if pretrained is None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from simsiam_jax.settings.schema import require
 from simsiam_jax.data.folders import Listing, list_folder
+from simsiam_jax.errors import require
 
 FOLDER = "folder:"
 DEFAULT_FOLDER_IMAGE_SIZE = 96

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 
 FEEDS = ("auto", "resident", "streamed")
 

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 SPLITS = ("train", "validation", "test", "unlabelled")

@@ -19,12 +19,13 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from simsiam_jax.settings.schema import InputError, NoiseConfig, require
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.data.decode import BadImage, decode_image
 from simsiam_jax.data.feed import read_ahead
 from simsiam_jax.data.subsets import stratified_split
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.settings.schema import NoiseConfig
 
 HELD_OUT_SEED = 0
 UNLABELLED = -1

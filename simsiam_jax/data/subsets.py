@@ -7,7 +7,7 @@ attributes, images are taken in a random order and keep their natural frequencie
 import numpy as np
 from jaxtyping import Int
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 # Classes, 0 or more; or attributes, 1, 0, or -1 where not known.
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n attributes"]

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
-from simsiam_jax.settings.schema import ViewSpec, require
 from simsiam_jax.data import augment
+from simsiam_jax.errors import require
+from simsiam_jax.settings.schema import ViewSpec
 
 Scalar = int | np.integer | Integer[Array, ""]
 """A seed, epoch or view: given to Python, or traced inside a compiled step."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 
 @dataclass(frozen=True)

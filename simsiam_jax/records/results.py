@@ -1,24 +1,22 @@
 """The files that a run leaves, written so that a killed process loses at most the line it was writing."""
 
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simsiam_jax.settings.schema import Column, InputError, Layout, require
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import one_line
+from simsiam_jax.settings.schema import Column, Layout
 
 RESULTS_FILE = "results.jsonl"
 EXPERIMENT_FILE = "experiment.json"
 EVALS = ("pretrain", "knn", "linear", "finetune")
 SPLITS = ("train", "validation", "test")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "simsiam_jax")
 
 
 class Headline(NamedTuple):
@@ -220,7 +218,7 @@ def read_experiment(workdir: Path) -> Experiment:
     try:
         values = json.loads(_read_bytes(path))
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({_one_line(error)}): {fix}") from None
+        raise InputError(f"{path} is not JSON ({one_line(error)}): {fix}") from None
     require(isinstance(values, dict), f"{path} is not a JSON object: {fix}")
     expected = {"experiment": str, "title": str, "question": str, "dataset": str, "command": str}
     expected |= {"arms": list, "evals": list, "config": dict, "data": dict}
@@ -272,41 +270,6 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
     return records, len(lines) - len(records)
 
 
-def environment(device: str) -> dict[str, Any]:
-    """What every result line says of where it was measured: git_revision, versions, device.
-
-    Args:
-      device: The accelerator or processor in words; given, so that this module needs no jax.
-    """
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"git_revision": git_revision(Path(__file__)), "versions": versions, "device": device}
-
-
-def git_revision(source: Path) -> str:
-    """The commit that the file `source` is tracked in, "-dirty" appended when tracked files differ from it.
-
-    "unknown" outside a repository, in one that does not track the file (a virtual environment inside some other
-    project) and where git is missing.
-    """
-    try:
-        subprocess.run(
-            ["git", "ls-files", "--error-unmatch", source.name],
-            cwd=source.parent, capture_output=True, timeout=20, check=True,
-        )  # fmt: skip
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=source.parent, capture_output=True, timeout=20, check=True, text=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip() or "unknown"
-
-
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -355,7 +318,7 @@ def _parse_result(line: bytes, path: Path, number: int) -> Result:
         require(all(map(_is_number, metrics.values())), "'metrics' holds more than numbers")
         return Result(**values | {"metrics": metrics})
     except ValueError as error:
-        raise InputError(f"{path}, line {number} is no result ({_one_line(error)}): {fix}") from None
+        raise InputError(f"{path}, line {number} is no result ({one_line(error)}): {fix}") from None
 
 
 def _parse_arm(values: Any, message: str) -> Arm:
@@ -398,7 +361,3 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from simsiam_jax.records.results import Arm, Experiment, Result
 from simsiam_jax.report.figures import (
     ARM_COLOURS,
     INK,
@@ -25,7 +26,6 @@ from simsiam_jax.report.figures import (
     styled,
 )
 from simsiam_jax.report.picture import Picture
-from simsiam_jax.records.results import Arm, Experiment, Result
 
 # More would be too small to be told apart: the arms of the first groups.
 _MOST_ARMS = 8

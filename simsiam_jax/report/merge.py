@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from simsiam_jax.settings.schema import differences, require
+from simsiam_jax.errors import require
 from simsiam_jax.records.results import EVALS, Experiment, Result, read_experiment, read_results
+from simsiam_jax.settings.values import differences
 
 
 def read_runs(workdirs: Sequence[Path]) -> tuple[Experiment, list[Result]]:

@@ -14,12 +14,12 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
+from simsiam_jax.records.results import EVALS, Experiment, Result, read_log
 from simsiam_jax.report import exhibits, figures, labels, tables
 from simsiam_jax.report.figures import Curves
 from simsiam_jax.report.merge import read_runs
 from simsiam_jax.report.picture import Picture
-from simsiam_jax.records.results import EVALS, Experiment, Result, read_log
 
 PAIRS_FILE = "pairs.npz"
 # Every picture that a report may have.

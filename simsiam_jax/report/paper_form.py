@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simsiam_jax.settings.schema import Column, Layout
 from simsiam_jax.records.results import Arm, Experiment, Result
 from simsiam_jax.report.seeds import Key, Score, better_than_all, scores_by_arm
+from simsiam_jax.settings.schema import Column, Layout
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from simsiam_jax.records.results import Arm, Experiment, Headline, Result
 from simsiam_jax.report.collapse import spreads, summary
 from simsiam_jax.report.paper_form import Cell, PaperForm, best_arms, paper_form
-from simsiam_jax.records.results import Arm, Experiment, Headline, Result
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
 
 # (eval, split): heading. Test columns also get a difference to the first arm and a verdict; where test images were not

@@ -7,28 +7,15 @@ belongs to the launcher that knows the data. `paper.md`'s three readings of the 
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from simsiam_jax.errors import require
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class InputError(ValueError):
-    """A mistake in what the user gave: one line that names the flag or file and the fix.
-
-    Launchers print it alone and exit with code 2; any other exception is a fault of ours and keeps its traceback.
-    """
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises `InputError(message)` unless `condition` holds."""
-    if not condition:
-        raise InputError(message)
 
 
 @dataclass(frozen=True)
@@ -449,46 +436,6 @@ class Study:
         require(len(self.seeds) >= 1, f"--seeds must be at least 1, not {len(self.seeds)}")
         for name in self.evals:
             require(name in EVALS, f"--evals: unknown evaluation {name!r}; known: {', '.join(EVALS)}")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as nested plain values, tuples as lists: what `json` gives back after a round trip."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def config_hash(values: dict[str, Any]) -> str:
-    """12 hex digits that name a resolved configuration, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The settings in which two resolved configurations differ, as `pretrain.epochs: 10 -> 20`."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {json.dumps(before)} -> {json.dumps(after)}")
-    return found
-
-
-def from_dict(cls: Any, values: dict[str, Any]) -> Any:
-    """The dataclass that `to_dict` was given: lists become tuples again, nested dictionaries dataclasses.
-
-    Raises:
-      InputError: For a setting that this version does not know.
-    """
-    fields = {each.name: each for each in dataclasses.fields(cls)}
-    unknown = sorted(values.keys() - fields.keys())
-    require(not unknown, f"unknown settings for {cls.__name__}: {', '.join(unknown)}")
-    arguments = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(fields[name].type) and isinstance(value, dict):
-            arguments[name] = from_dict(fields[name].type, value)
-        else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**arguments)
 
 
 RECIPES = ("paper", "code", "reference")

@@ -8,13 +8,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from simsiam_jax.settings.schema import Config, Study
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.records.results import read_results
+from simsiam_jax.report.page import duration
+from simsiam_jax.settings.schema import Config, Study
 from simsiam_jax.study.images import Data, labelled_subset, load_data, pretraining_images
 from simsiam_jax.study.programs import EVALUATION_BATCH, Programs, compiled_part
-from simsiam_jax.report.page import duration
-from simsiam_jax.records.results import read_results
 from simsiam_jax.study.run import check, finetune_plan, load_starts, open_workdir, pretraining_plan, units
 from simsiam_jax.train.loop import Plan, RunEpoch
 from simsiam_jax.train.state import TrainState, create_state

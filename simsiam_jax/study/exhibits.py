@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.views import unnormalise
-from simsiam_jax.weights.state_dicts import write_whole
+from simsiam_jax.files import write_whole
+from simsiam_jax.settings.schema import ViewSpec
 
 PAIRS, QUERIES, NEIGHBOURS, SAMPLES_A_CLASS, SAMPLES, POINTS = 8, 10, 6, 4, 24, 500
 _LARGEST = 64  # pixels of a thumbnail's side

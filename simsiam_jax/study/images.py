@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from simsiam_jax.settings.schema import Config, Study
 from simsiam_jax.data.cache import ImageSplit, count_shared
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
 from simsiam_jax.data.splits import load_split
 from simsiam_jax.data.subsets import stratified_subset
 from simsiam_jax.metrics import HEADLINE
+from simsiam_jax.settings.schema import Config, Study
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.settings.schema import Config, EvaluationConfig, FinetuneConfig, InputError, NoiseConfig, PretrainConfig
+from simsiam_jax.errors import InputError
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.settings.schema import Config, EvaluationConfig, FinetuneConfig, NoiseConfig, PretrainConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import RunEpoch, as_dict, epoch_runner

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import json
 import math
 import os
 import sys
@@ -21,47 +20,35 @@ from absl import logging
 from jaxtyping import Float
 from scipy.special import expit
 
-from simsiam_jax.settings.schema import (
-    EVALS,
-    BackboneConfig,
-    Config,
-    EvaluationConfig,
-    FinetuneConfig,
-    InputError,
-    Row,
-    Study,
-    config_hash,
-    differences,
-    from_dict,
-    require,
-    to_dict,
-)
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.datasets import dataset_info, dataset_title
 from simsiam_jax.data.feed import choose_feed
+from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.study.exhibits import save_confusion, save_map, save_neighbours, save_pairs, save_samples
-from simsiam_jax.study.images import Data, labelled_subset, load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.files import write_json, write_whole
 from simsiam_jax.metrics import Numbers, headline_score, scores, z_spread
 from simsiam_jax.models import create_backbone
-from simsiam_jax.study.programs import EVALUATION_BATCH, Programs, Variables, compiled_part, restore_backbone
+from simsiam_jax.records.environment import environment
 from simsiam_jax.records.results import (
     EXPERIMENT_FILE,
     RESULTS_FILE,
     Result,
     append_results,
-    environment,
     read_experiment,
     read_results,
 )
+from simsiam_jax.settings.schema import EVALS, BackboneConfig, Config, EvaluationConfig, FinetuneConfig, Row, Study
+from simsiam_jax.settings.values import differences, digest, from_dict, to_dict
+from simsiam_jax.study.exhibits import save_confusion, save_map, save_neighbours, save_pairs, save_samples
+from simsiam_jax.study.images import Data, labelled_subset, load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.study.programs import EVALUATION_BATCH, Programs, Variables, compiled_part, restore_backbone
 from simsiam_jax.train.devices import check_divisible
 from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.state import TrainState, create_state
 from simsiam_jax.train.steps import over_split
 from simsiam_jax.weights import load_initial
-from simsiam_jax.weights.state_dicts import write_whole
 from simsiam_jax.weights.initial import start_name
 
 
@@ -249,28 +236,6 @@ def pretraining_name(row: Row, config: Config) -> str:
     return start_name(init) if source == "none" else f"{start_name(init)}+{source}"
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_whole(path, f"{json.dumps(values, indent=1)}\n".encode())
-
-
-def device_name() -> str:
-    """The local devices in words, such as `1 × NVIDIA H100` or `1 × cpu (AMD EPYC, 2 cores)`."""
-    devices = jax.local_devices()
-    kind = devices[0].device_kind
-    if devices[0].platform == "cpu":
-        kind = f"cpu ({_processor()}, {os.cpu_count()} cores)"
-    return f"{len(devices)} × {kind}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown processor"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-
-
 @dataclass(frozen=True)
 class Unit:
     """One arm with one seed: what its stages share.
@@ -341,7 +306,7 @@ class Unit:
                     split=split,
                     metrics=metrics,
                     seconds=seconds,
-                    config_hash=config_hash(settings),
+                    config_hash=digest(settings),
                     **self.identity(),
                     **self.environment,
                 )
@@ -667,7 +632,7 @@ def run(study: Study) -> tuple[str, ...]:
     open_workdir(study, data, starts)
     save_pairs(study.workdir, data.train if data.unlabelled is None else data.unlabelled, study.config.views)
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
-    started = environment(device_name())
+    started = environment()
     programs: dict[Config, Programs] = {}
     failures = []
     for arm, seed in units(study):
@@ -716,6 +681,6 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     backbone, _ = restore_backbone(programs, pretrained)
     open_workdir(study, data)
     ((arm, row),), (seed,) = study.rows.items(), study.seeds
-    unit = Unit(study, programs, data, arm, row, seed, environment(device_name()))
+    unit = Unit(study, programs, data, arm, row, seed, environment())
     done = finished(unit)
     evaluate(unit, tuple(name for name in study.evals if name not in done), backbone)

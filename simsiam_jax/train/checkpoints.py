@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data.feed import Batch, choose_feed, gather, host_memory, read_ahead
+from simsiam_jax.errors import InputError
 
 AXIS = "device"
 

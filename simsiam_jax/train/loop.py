@@ -13,9 +13,10 @@ import numpy as np
 from einops import rearrange
 from tensorboardX import SummaryWriter
 
-from simsiam_jax.settings.schema import OptimizerConfig, require
 from simsiam_jax.data.feed import epoch_order
+from simsiam_jax.errors import require
 from simsiam_jax.metrics import Numbers
+from simsiam_jax.settings.schema import OptimizerConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import feed_chooser, on_every_device
 from simsiam_jax.train.optimizer import learning_rates

@@ -17,12 +17,12 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.data.feed import Batch, in_batches
 from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
 from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
+from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device, streamed
 from simsiam_jax.train.optimizer import scale_updates
 from simsiam_jax.train.state import TrainState

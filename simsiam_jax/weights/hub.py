@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from simsiam_jax.settings.schema import InputError, require
-from simsiam_jax.weights.state_dicts import sha256, write_whole
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import sha256, write_whole
 
 _PREFIX = "hf:"
 _FORM = "hf:OWNER/REPO[/FILENAME.safetensors][@REVISION]"

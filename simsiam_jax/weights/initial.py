@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_jax.settings.schema import BackboneConfig, InputError, require
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import sha256
+from simsiam_jax.settings.schema import BackboneConfig
 from simsiam_jax.weights import hub
-from simsiam_jax.weights.state_dicts import read_state_dict, sha256
 from simsiam_jax.weights.hub import HubFile
+from simsiam_jax.weights.state_dicts import read_state_dict
 from simsiam_jax.weights.timm import Variables, from_timm
 
 # Supervised on ImageNet-1k alone, at 224 pixels, and normalised by ImageNet's mean and standard deviation as all images

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 # Where training scripts keep the weights in a checkpoint that holds more. The first that is there is read: the
 # weights as they were trained come before their moving average.

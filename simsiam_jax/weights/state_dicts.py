@@ -1,7 +1,5 @@
 """State dicts in files: named numpy arrays as `.safetensors`, read and written, or as PyTorch's `.pth`, read only."""
 
-import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +8,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import one_line, write_whole
 from simsiam_jax.weights.pickled import read_pth
 
 _PICKLED = (".pth", ".pt", ".bin")
@@ -39,9 +38,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, TypeError) as error:  # TypeError: a type that numpy lacks
-        raise InputError(
-            f"{path} cannot be read as safetensors: {_one_line(error)}; fetch or write it again"
-        ) from error
+        raise InputError(f"{path} cannot be read as safetensors: {one_line(error)}; fetch or write it again") from error
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -56,24 +53,3 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
     plain = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     # Not save_file: it makes files that only their owner may read.
     write_whole(path, safetensors.numpy.save(plain, dict(metadata)))
-
-
-def write_whole(path: Path, content: bytes | bytearray) -> None:
-    """Writes a file that is either whole or as it was before; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """64 hex digits that name a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import create_backbone
 
 Variables = dict[str, Any]

@@ -3,39 +3,13 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from simsiam_jax.settings.schema import differences, recipe_config, to_dict
-
-ROOT = Path(__file__).parents[2]
-
-
-def launch(module, *flags, timeout=120, **environment):
-    """Runs a launcher in a process of its own, as the only user of one CPU device."""
-    env = {**os.environ, "XLA_FLAGS": "", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *flags],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def refused(result, *words):
-    assert result.returncode == 2, result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
+from simsiam_jax.settings.schema import recipe_config
+from simsiam_jax.settings.values import differences, to_dict
+from tests.support.launchers import launch, refused
 
 
 @pytest.mark.parametrize(

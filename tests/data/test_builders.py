@@ -16,11 +16,12 @@ from PIL import Image
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.image_classification import mnist
 
-from simsiam_jax.settings.schema import InputError, NoiseConfig
 from simsiam_jax.data import DATASETS, load_split
 from simsiam_jax.data.builders import digits, fashion_mnist, random_images
 from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
+from simsiam_jax.errors import InputError
+from simsiam_jax.settings.schema import NoiseConfig
 
 DEBIAN = fashion_mnist.DEBIAN_FOLDER
 OFFICIAL = fashion_mnist.ARCHIVES

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_jax.settings.schema import InputError, NoiseConfig, ViewSpec
 from simsiam_jax.data import DATASETS, dataset_info, load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.cache import count_shared, open_split, write_split
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.decode import decode_image
+from simsiam_jax.errors import InputError
+from simsiam_jax.settings.schema import NoiseConfig, ViewSpec
 
 REPOSITORY = Path(__file__).parents[2]
 needs_debian = pytest.mark.skipif(

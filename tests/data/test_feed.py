@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import choose_feed, gather, host_memory, read_ahead
+from simsiam_jax.errors import InputError
 from simsiam_jax.train.devices import Resident, rows_here, streamed
 from simsiam_jax.train.loop import _scans
 

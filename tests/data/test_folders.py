@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data.folders import list_folder
+from simsiam_jax.errors import InputError
 
 
 def make(root, *names):

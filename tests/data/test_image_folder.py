@@ -17,11 +17,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data.builders import image_folder
 from simsiam_jax.data.builders.image_folder import FolderConfig, ImageFolder, require_few_skipped, skipped_images
 from simsiam_jax.data.decode import BadImage
 from simsiam_jax.data.folders import list_folder
+from simsiam_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 

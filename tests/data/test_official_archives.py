@@ -29,13 +29,13 @@ from tensorflow_datasets.core.download import checksums, downloader
 from tensorflow_datasets.core.features import image_feature
 from tensorflow_datasets.image_classification import cifar
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data import dataset_info, load_split
 from simsiam_jax.data.builders import celeb_a, cifar10, solar_cells, stl10
 from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.builders.preparation import DiskShuffler, flat_memory
 from simsiam_jax.data.decode import decode_image
+from simsiam_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = {"cifar10": cifar10.ARCHIVES, "stl10": stl10.ARCHIVES, "celeb_a": celeb_a.ARCHIVES}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
 from simsiam_jax.data import stratified_split, stratified_subset
+from simsiam_jax.errors import InputError
 
 
 @pytest.fixture

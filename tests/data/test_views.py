@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError, ViewSpec
 from simsiam_jax.data import augment, views
+from simsiam_jax.errors import InputError
+from simsiam_jax.settings.schema import ViewSpec
 from tests.support.torchvision_import import import_torchvision
 
 SIZE = 20  # the smallest size that blurs

@@ -11,8 +11,9 @@ from experiments.benchmark import table
 from experiments.benchmark.contest import Contender, Entry, Lane, Measured, ask, calls_in, contest, turns
 from experiments.benchmark.entrants import Variant, check_contenders, jax_contender, parse_variant, usual_contenders
 from experiments.benchmark.workload import Workload, usual_images
-from simsiam_jax.settings.schema import InputError, ViewSpec, recipe_config, with_overrides
-from tests.cli.test_launch import launch, refused
+from simsiam_jax.errors import InputError
+from simsiam_jax.settings.schema import ViewSpec, recipe_config, with_overrides
+from tests.support.launchers import launch, refused
 from tests.support.torchvision_import import import_torchvision
 
 # Contenders, run in processes of their own under these names.

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.models import BACKBONES, Classifier, SimSiam, create_backbone
 from simsiam_jax.models.layers import drop_path
+from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.models import Classifier, SimSiam, create_backbone, train_on_views
 from simsiam_jax.models.simsiam import Projector
 

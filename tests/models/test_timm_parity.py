@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.models import BACKBONES, create_backbone
 from simsiam_jax.weights import from_timm, to_timm
 from tests.support.timm_models import build_timm, import_timm

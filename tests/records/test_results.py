@@ -9,18 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.metrics import HEADLINE, scores
-from simsiam_jax.records.results import (
-    HEADLINES,
-    Result,
-    append_results,
-    environment,
-    git_revision,
-    read_experiment,
-    read_log,
-    read_results,
-)
+from simsiam_jax.records.environment import environment, git_revision
+from simsiam_jax.records.results import HEADLINES, Result, append_results, read_experiment, read_log, read_results
 from simsiam_jax.report.tables import ATTRIBUTE_NUMBERS
 
 

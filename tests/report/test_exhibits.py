@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from simsiam_jax.study import exhibits
+from simsiam_jax.records.results import read_experiment, read_results
 from simsiam_jax.report import exhibits as shown
 from simsiam_jax.report import figures
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.study import exhibits
 from tests.support.made_up import made_up_split, made_up_workdir
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from simsiam_jax.report import figures, labels
 from simsiam_jax.records.results import Arm, Experiment, Result
+from simsiam_jax.report import figures, labels
 
 COUNTS = (10, 100, 1000)
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from simsiam_jax.settings.schema import Column, InputError, Layout
-from simsiam_jax.report import figures, page, tables
+from simsiam_jax.errors import InputError
 from simsiam_jax.records.results import Arm, Experiment, append_results
-from tests.support.made_up import made_up_workdir
+from simsiam_jax.report import figures, page, tables
+from simsiam_jax.settings.schema import Column, Layout
 from tests.records.test_results import make_result
+from tests.support.made_up import made_up_workdir
 
 FINETUNE, LINEAR, KNN = ("finetune", "test"), ("linear", "test"), ("knn", "test")
 

@@ -20,7 +20,6 @@ from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.records.results import read_experiment, read_results
 from tests.data.test_builders import idx
-from tests.cli.test_launch import launch
 from tests.data.test_official_archives import (
     MODULES,
     celeb_files,
@@ -30,6 +29,7 @@ from tests.data.test_official_archives import (
     write_cells,
     zip_bytes,
 )
+from tests.support.launchers import launch
 
 PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
 PRETRAINED = {"loss.png", "spread.png", "knn.png", "pairs.png", "samples.png"}

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import Row, Study, recipe_config
+from simsiam_jax.files import sha256
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.results import read_results
+from simsiam_jax.settings.schema import Row, Study, recipe_config
 from simsiam_jax.study.run import Unit, claimed, units
 from simsiam_jax.weights import to_timm
-from simsiam_jax.weights.state_dicts import sha256, write_safetensors
-from tests.cli.test_launch import ROOT, launch, refused
+from simsiam_jax.weights.state_dicts import write_safetensors
+from tests.support.launchers import ROOT, launch, refused
 
 NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
 

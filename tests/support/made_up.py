@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from simsiam_jax.study import exhibits
-from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.records.results import EXPERIMENT_FILE, Result, append_results
+from simsiam_jax.settings.schema import ViewSpec
+from simsiam_jax.study import exhibits
 
 SEEDS = (0, 1, 2)
 CLASSES = ("trousers", "pullover", "dress")

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.state import create_state
 

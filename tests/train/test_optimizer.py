@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from simsiam_jax.settings.schema import OptimizerConfig
 from simsiam_jax.losses import cross_entropy
+from simsiam_jax.settings.schema import OptimizerConfig
 from simsiam_jax.train.optimizer import direction, learning_rates, scale_updates
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.data.views import two_views
 from simsiam_jax.models import SimSiam, create_backbone
+from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import direction, learning_rates
 from simsiam_jax.train.state import create_state

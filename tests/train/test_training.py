@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError, OptimizerConfig, ViewSpec
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import epoch_order, gather, in_batches
+from simsiam_jax.errors import InputError
 from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction

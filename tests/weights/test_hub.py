@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.weights import hub
 from simsiam_jax.weights.hub import HubFile
 

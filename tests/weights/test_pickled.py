@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
+from simsiam_jax.errors import InputError
 from simsiam_jax.weights.pickled import read_pth
 
 with warnings.catch_warnings():

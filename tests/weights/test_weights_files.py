@@ -6,8 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from simsiam_jax.settings.schema import InputError
-from simsiam_jax.weights.state_dicts import read_state_dict, sha256, write_safetensors
+from simsiam_jax.errors import InputError
+from simsiam_jax.files import sha256
+from simsiam_jax.weights.state_dicts import read_state_dict, write_safetensors
 
 
 def one_line(excinfo: pytest.ExceptionInfo[InputError]) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from tensorflow_datasets.core.download import checksums, download_manager, resource
 from tensorflow_datasets.core.utils import Size
 
-from simsiam_jax.settings.schema import InputError, require
+from simsiam_jax.errors import InputError, require
 
 PROBE_SECONDS = 10
 RECORDS_AT_ONCE = 64

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int32
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import AGAIN, Archive, obtain, reading, url_infos
+from simsiam_jax.errors import InputError, require
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 IMAGES = "img_align_celeba.zip"

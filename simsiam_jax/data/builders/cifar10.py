@@ -9,7 +9,6 @@ import numpy as np
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import cifar
 
-from simsiam_jax.settings.schema import require
 from simsiam_jax.data.builders.archives import (
     AGAIN,
     Archive,
@@ -22,6 +21,7 @@ from simsiam_jax.data.builders.archives import (
     url_infos,
 )
 from simsiam_jax.data.builders.png import encode_png
+from simsiam_jax.errors import require
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 ARCHIVE_NAME = "cifar-10-binary.tar.gz"

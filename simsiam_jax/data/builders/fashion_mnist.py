@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import mnist
 
-from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import Archive, download_files, find_files, manual_folder, reading, url_infos
 from simsiam_jax.data.builders.png import encode_png
+from simsiam_jax.errors import InputError, require
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")

@@ -15,11 +15,11 @@ from absl import logging
 from jaxtyping import Int
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.decode import BadImage, decode_file
 from simsiam_jax.data.feed import read_ahead
 from simsiam_jax.data.folders import Listing
+from simsiam_jax.errors import InputError, require
 
 SKIPPED_FILE = "skipped_images.json"
 MAX_NAMED = 20

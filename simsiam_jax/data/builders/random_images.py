@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.settings.schema import require
 from simsiam_jax.data.builders.png import encode_png
+from simsiam_jax.errors import require
 
 # Half the range to either side of the middle is two standard deviations: 4.6 % of the values are clipped.
 GAUSSIAN_MEAN = 127.5

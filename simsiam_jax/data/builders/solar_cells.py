@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import reading
 from simsiam_jax.data.subsets import stratified_split
+from simsiam_jax.errors import InputError, require
 
 PACKAGE = "elpv-dataset"
 MODULE = "elpv_dataset"

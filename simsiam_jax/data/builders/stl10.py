@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from tensorflow_datasets.core import registered
 
-from simsiam_jax.settings.schema import InputError, require
 from simsiam_jax.data.builders.archives import (
     AGAIN,
     Archive,
@@ -29,6 +28,7 @@ from simsiam_jax.data.builders.archives import (
     verify,
 )
 from simsiam_jax.data.builders.png import encode_png
+from simsiam_jax.errors import InputError, require
 
 PAGE = "https://cs.stanford.edu/~acoates/stl10/"
 ARCHIVE_NAME = "stl10_binary.tar.gz"
