@@ -45,18 +45,7 @@ class Programs:
         self.backbone: nn.Module = create_backbone(
             config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
         )
-        self.simsiam = SimSiam(
-            self.backbone,
-            projector_dim=config.head.projector_dim,
-            projector_layers=config.head.projector_layers,
-            projector_output_norm=config.head.projector_output_norm,
-            predictor_dim=config.head.predictor_dim,
-            has_predictor=config.head.predictor,
-            hidden_norm=config.head.hidden_norm,
-            predictor_output_norm=config.head.predictor_output_norm,
-            dtype=dtype,
-            axis_name=AXIS,
-        )
+        self.simsiam = SimSiam(self.backbone, config.head, dtype=dtype, axis_name=AXIS)
         self.classifier = Classifier(self.backbone, num_classes, dtype=dtype)
         self.pretrain_optimizer = direction(config.pretrain.optimizer, accumulation=config.pretrain.accumulation)
         self.finetune_optimizer = direction(config.finetune.optimizer)

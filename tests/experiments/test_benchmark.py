@@ -303,7 +303,7 @@ def tiny_pair():
 
     config = config_of(width=0.125, projector_dim=32, predictor_dim=8, micro_batch_size=8, accumulation=2)
     backbone = create_backbone("resnet18", 16, stem="paper32", width=0.125)
-    model = SimSiam(backbone, projector_dim=32, predictor_dim=8)
+    model = SimSiam(backbone, config.head)
     image = np.zeros((1, 16, 16, 3), np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), image, image)
     state = to_timm("resnet18", {name: tree["backbone"] for name, tree in variables.items()})

@@ -13,7 +13,7 @@ from simsiam_jax.data.feed import epoch_order, gather, in_batches
 from simsiam_jax.errors import InputError
 from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
-from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import direction
@@ -49,7 +49,7 @@ def split():
 @pytest.fixture(scope="module")
 def model():
     backbone = create_backbone("resnet18", SIZE, stem="paper32", width=1 / 16, axis_name=AXIS)
-    return SimSiam(backbone, projector_dim=16, predictor_dim=4, axis_name=AXIS)
+    return SimSiam(backbone, HeadConfig(projector_dim=16, predictor_dim=4), axis_name=AXIS)
 
 
 @pytest.fixture(scope="module")
