@@ -24,7 +24,7 @@ from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
-from simsiam_jax.models.layers import portable
+from simsiam_jax.models.cpu import portable
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, read_experiment, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec

@@ -17,7 +17,7 @@ import safetensors.numpy
 from simsiam_jax.cli.launch import PRESETS
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
-from simsiam_jax.models import BACKBONES, create_backbone, layers
+from simsiam_jax.models import BACKBONES, cpu, create_backbone, layers
 from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.schema import Row, Study, ViewSpec, recipe_config, with_overrides
 from simsiam_jax.study import run as studies
@@ -261,7 +261,7 @@ def test_a_portable_program_has_each_platforms_own_convolution():
         lowered = jax.jit(lambda x: conv.apply(variables, x)).trace(image).lower(lowering_platforms=platforms)
         return lowered.as_text().count("stablehlo.convolution")
 
-    with layers.portable():
+    with cpu.portable():
         assert (convolutions("cpu"), convolutions("cuda"), convolutions("tpu")) == (0, 1, 1)
         assert convolutions("cpu", "cuda") > 0
     # Traced on a CPU without it, the CPU's form would go to all.

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.models.layers import plain
+from simsiam_jax.models.cpu import plain
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
 

@@ -29,7 +29,7 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_views
-from simsiam_jax.models.layers import plain
+from simsiam_jax.models.cpu import plain
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
