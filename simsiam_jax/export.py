@@ -24,7 +24,7 @@ from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
-from simsiam_jax.models.cpu import portable
+from simsiam_jax.models.cpu import portable_form
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, read_experiment, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
@@ -118,7 +118,7 @@ def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> 
 
     shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
     # GPUs and TPUs would otherwise round float32 factors to 10 or 7 bits.
-    with portable(), jax.default_matmul_precision("float32"):
+    with portable_form(), jax.default_matmul_precision("float32"):
         return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 

@@ -261,7 +261,7 @@ def test_a_portable_program_has_each_platforms_own_convolution():
         lowered = jax.jit(lambda x: conv.apply(variables, x)).trace(image).lower(lowering_platforms=platforms)
         return lowered.as_text().count("stablehlo.convolution")
 
-    with cpu.portable():
+    with cpu.portable_form():
         assert (convolutions("cpu"), convolutions("cuda"), convolutions("tpu")) == (0, 1, 1)
         assert convolutions("cpu", "cuda") > 0
     # Traced on a CPU without it, the CPU's form would go to all.

@@ -1,6 +1,7 @@
 """Model FLOPs: the multiplications and additions of a network's convolutions and matrix products, as published.
 
-Counted in the plain program, before any platform's formulation: what a network asks for, not what a machine does.
+Counted in the program of lax's own convolutions, before any platform's form: what a network asks for, not what a
+machine does.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.models.cpu import plain
+from simsiam_jax.models.cpu import lax_form
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
 
@@ -32,7 +33,7 @@ def flops_per_sample(config: Config, stage: str) -> int:
         return 0
     programs, size = Programs(config), config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    with plain():
+    with lax_form():
         variables: Any = jax.eval_shape(programs.simsiam.init, jax.random.key(0), image, image)
         if stage == "eval":
             backbone = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}

@@ -29,7 +29,7 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_views
-from simsiam_jax.models.cpu import plain
+from simsiam_jax.models.cpu import lax_form
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import Programs
@@ -97,7 +97,7 @@ def ours(workload: Workload, plainly: bool = False, trace: Path | None = None) -
 def _plainly(run: Callable[[int], Any]) -> Callable[[int], Any]:
     # Programs are traced when they are first called, not when they are built.
     def run_plainly(calls: int) -> None:
-        with plain():
+        with lax_form():
             run(calls)
 
     return run_plainly

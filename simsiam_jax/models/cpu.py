@@ -1,4 +1,7 @@
-"""XLA's slow paths on a CPU, and what replaces them."""
+"""XLA's slow paths on a CPU, and the forms that replace them there.
+
+Every form has the value and the gradients of what it replaces, up to rounding. Speeds were measured with jaxlib 0.10.2.
+"""
 
 import contextlib
 import contextvars
@@ -14,32 +17,38 @@ from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-FORMULATION = contextvars.ContextVar("formulation", default="fastest")
+# How convolutions and poolings are written: "fastest" for the platform at hand, "portable" or "lax".
+_FORM = contextvars.ContextVar("form", default="fastest")
 
 
 @contextlib.contextmanager
-def _formulation(name: str) -> Iterator[None]:
-    before = FORMULATION.set(name)
+def _form(name: str) -> Iterator[None]:
+    before = _FORM.set(name)
     try:
         yield
     finally:
-        FORMULATION.reset(before)
+        _FORM.reset(before)
 
 
-def portable() -> contextlib.AbstractContextManager[None]:
-    """While it is open, what is traced suits every platform: `convolve` leaves its choice to where the program runs.
+def portable_form() -> contextlib.AbstractContextManager[None]:
+    """A context in which traced programs suit every platform: the program itself chooses where it runs.
 
-    jax does not see the difference: a function that it has traced before stays as it was.
+    Jax does not see the difference between contexts: a function that it has traced before stays as it was.
     """
-    return _formulation("portable")
+    return _form("portable")
 
 
-def plain() -> contextlib.AbstractContextManager[None]:
-    """While it is open, what is traced is written with lax's own convolutions and poolings, to compare with.
+def lax_form() -> contextlib.AbstractContextManager[None]:
+    """A context in which traced programs use lax's own convolutions and poolings, for comparisons.
 
-    As for `portable`, a function that jax has traced before stays as it was.
+    As with `portable_form`, a function that jax has traced before stays as it was.
     """
-    return _formulation("plain")
+    return _form("lax")
+
+
+def is_lax_form() -> bool:
+    """Whether `lax_form` is open."""
+    return _FORM.get() == "lax"
 
 
 def convolve(
@@ -54,24 +63,24 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> jax.Array:
-    """The convolution that all backbones go through: `lax.conv_general_dilated`, or what is faster here.
+    """The convolution of all backbones: `lax.conv_general_dilated`, or a faster form of it.
 
-    On a CPU, XLA turns a convolution whose output is smaller than its kernel into one with the operands swapped,
-    at a fiftieth of the usual speed; that is every 3×3 convolution on the 2×2 and 1×1 maps at the end of a
-    small-image ResNet, and the gradient of the strided one before. These are written as sums of matrix products,
-    equal up to rounding; so are convolutions that cut an image into patches. Depthwise convolutions, slower still,
-    are written as sums of shifted products.
+    On a CPU, XLA swaps the operands of a convolution whose output is smaller than its kernel. The result runs at a
+    fiftieth of the usual speed. This concerns every 3×3 convolution on the 2×2 and 1×1 maps at the end of a ResNet for
+    small images, and the gradient of the strided one before. These convolutions become sums of matrix products, and so
+    do convolutions that cut an image into patches. Depthwise convolutions, which are slower still, become sums of
+    shifted products.
 
     Args:
       lhs: Images, [batch, height, width, channels].
       rhs: Kernel, [kernel height, kernel width, channels / groups, features].
       window_strides: Vertical and horizontal stride in pixels.
-      padding: Zeros before and after, in pixels, for height and width.
-      lhs_dilation: As in lax.
-      rhs_dilation: As in lax.
-      dimension_numbers: As in lax; NHWC is what the fast form takes.
-      feature_group_count: As in lax.
-      precision: As in lax.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+      lhs_dilation: Dilation of the images as in `lax.conv_general_dilated`; with one, lax computes.
+      rhs_dilation: Dilation of the kernel as in `lax.conv_general_dilated`; with one, lax computes.
+      dimension_numbers: Axes' meaning as in `lax.conv_general_dilated`; for other axes than NHWC, lax computes.
+      feature_group_count: Number of groups of channels that do not see each other.
+      precision: Precision of the products as in `lax.conv_general_dilated`.
 
     Returns:
       [batch, out height, out width, features].
@@ -86,7 +95,7 @@ def convolve(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    form = FORMULATION.get()
+    form = _FORM.get()
     undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
     ours = form == "portable" or (form == "fastest" and jax.default_backend() == "cpu")
@@ -107,7 +116,7 @@ def _on_cpu(
     groups: int,
     precision: Any,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """What is fastest on a CPU for operands of these shapes (measured with jaxlib 0.10.2)."""
+    """The form that is fastest on a CPU for operands of these shapes."""
     sizes, kernel = lhs[1:3], rhs[:2]
     whole = not any(size % stride for size, stride in zip((*sizes, *kernel), strides * 2, strict=True))
     smaller = any(_output_size(*each) < each[1] for each in zip(sizes, kernel, strides, padding, strict=True))
@@ -123,7 +132,7 @@ def _on_cpu(
         form = usual
 
     def summed_in_float32(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        # As a convolution sums its products, its gradients' too; in bfloat16 each addition would round.
+        # A convolution sums its products in float32, and so do its gradients; in bfloat16 each addition would round.
         total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
         return _with_gradient_computed_once(total.astype(lhs.dtype))
 
@@ -131,13 +140,13 @@ def _on_cpu(
 
 
 def computed_once(x: jax.Array) -> jax.Array:
-    """x itself, on a CPU divided by ones that XLA cannot see to be ones.
+    """x itself; on a CPU, x divided by ones that XLA cannot see to be ones.
 
-    XLA computes what is cheap again wherever it is used. In the transposition that the gradient of a kernel begins
-    with, a batch norm and a ReLU are several times as slow as reading their result; a division is too dear for that. An
-    `optimization_barrier` is gone on a CPU before XLA gets there.
+    XLA computes a cheap value again wherever it is used. In the transposition at the start of a kernel's gradient, a
+    batch norm and a ReLU take several times as long as reading their stored result. A division is too expensive for
+    XLA to repeat. An `optimization_barrier` would not help: on a CPU it is gone before XLA decides.
     """
-    if FORMULATION.get() != "fastest" or jax.default_backend() != "cpu":
+    if _FORM.get() != "fastest" or jax.default_backend() != "cpu":
         return x
     return x / jnp.where(jnp.isnan(x), jnp.nan, 1.0).astype(x.dtype)
 
@@ -164,8 +173,18 @@ def sum_of_matrix_products(
 ) -> jax.Array:
     """A 2-D NHWC convolution as one matrix product for each kernel element, summed.
 
-    Each product covers only the outputs whose input lies inside the image, so nothing is multiplied by the
-    padding: on a 2×2 map a 3×3 kernel needs 16 products of a pixel and a matrix instead of 36.
+    Each product covers only the outputs whose input lies inside the image, so nothing is multiplied by the padding:
+    on a 2×2 map a 3×3 kernel needs 16 products of a pixel and a matrix instead of 36.
+
+    Args:
+      lhs: Images, [batch, height, width, channels].
+      rhs: Kernel, [kernel height, kernel width, channels, features].
+      strides: Vertical and horizontal stride in pixels.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+      precision: Precision of the products as in `lax.conv_general_dilated`.
+
+    Returns:
+      [batch, out height, out width, features].
     """
     sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
     total = jnp.zeros((lhs.shape[0], *sizes, rhs.shape[3]), lhs.dtype)
@@ -191,8 +210,8 @@ def products_of_patches(
 ) -> jax.Array:
     """A 2-D NHWC convolution whose kernel and image are whole numbers of strides, as in a transformer's patches.
 
-    The pixels of each stride become channels, over which the kernel moves by one: where stride and kernel agree,
-    a single matrix product is left.
+    The pixels of each stride become channels, and the kernel then moves by one. A single matrix product is left where
+    stride and kernel are equal. Arguments and result are those of `sum_of_matrix_products`.
     """
     rows, cols = strides
     pixels = rearrange(lhs, "b (h row) (w col) c -> b h w (row col c)", row=rows, col=cols)
@@ -209,10 +228,14 @@ def sum_of_shifted_products(
     """A depthwise 2-D NHWC convolution as one elementwise product for each kernel element, summed.
 
     Args:
-      lhs: [batch, height, width, channels].
-      rhs: [kernel height, kernel width, 1, channels × multiplier]; each channel has `multiplier` outputs in a row.
-      strides: Vertical and horizontal, in pixels.
-      padding: Zeros before and after, in pixels, for height and width.
+      lhs: Images, [batch, height, width, channels].
+      rhs: Kernel, [kernel height, kernel width, 1, channels × multiplier]; a channel's `multiplier` outputs are
+        neighbours.
+      strides: Vertical and horizontal stride in pixels.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+
+    Returns:
+      [batch, out height, out width, channels × multiplier].
     """
     multiplier = rhs.shape[3] // lhs.shape[3]
     pixels = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
@@ -231,7 +254,12 @@ def sum_of_shifted_products(
 
 
 class _Inside(NamedTuple):
-    """The outputs of one kernel row (or column) whose input is a pixel: their inputs, and how many lie around."""
+    """The outputs for which a kernel row (or column) reads a pixel and no padding.
+
+    Attributes:
+      inputs: Rows (or columns) of the image that these outputs read.
+      around: Numbers of other outputs before and after them.
+    """
 
     inputs: slice
     around: tuple[int, int]

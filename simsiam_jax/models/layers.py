@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and stochastic depth as every backbone uses them."""
+"""The layers of all backbones: convolution, batch normalisation, ReLU, max pooling and stochastic depth."""
 
 import functools
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[A
     a sixth of a ResNet-18 step on a CPU. Among equal pixels the gradient goes to the first in reading order, as
     lax and PyTorch have it.
     """
-    if cpu.FORMULATION.get() == "plain":
+    if cpu.is_lax_form():
         border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
     return _max_of_3_by_2(_max_of_3_by_2(x, 2), 1)

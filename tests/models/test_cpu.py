@@ -25,13 +25,13 @@ def _both(size, kernel, stride, padding, multiplier=None):
         form = cpu.sum_of_matrix_products if multiplier is None else cpu.sum_of_shifted_products
         return form(lhs, rhs, strides, pads)
 
-    def plain(lhs, rhs):
+    def of_lax(lhs, rhs):
         groups = 1 if multiplier is None else 4
         return lax.conv_general_dilated(lhs, rhs, strides, pads, dimension_numbers=NHWC, feature_group_count=groups)
 
-    weights = jax.random.normal(keys[2], plain(lhs, rhs).shape)
+    weights = jax.random.normal(keys[2], of_lax(lhs, rhs).shape)
     results = []
-    for function in (fast, plain):
+    for function in (fast, of_lax):
 
         @jax.jit
         def value_and_gradients(lhs, rhs, weights, function=function):
@@ -56,8 +56,8 @@ def _both(size, kernel, stride, padding, multiplier=None):
     ],
 )
 def test_sum_of_matrix_products_is_the_convolution_in_value_and_gradient(size, kernel, stride, padding):
-    for fast, plain in zip(*_both(size, kernel, stride, padding), strict=True):
-        np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-5)
+    for fast, of_lax in zip(*_both(size, kernel, stride, padding), strict=True):
+        np.testing.assert_allclose(fast, of_lax, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_sum_of_matrix_products_is_the_convolution_in_value_and_gradient(size, k
 def test_sum_of_shifted_products_is_the_depthwise_convolution_in_value_and_gradient(
     size, kernel, stride, padding, multiplier
 ):
-    for fast, plain in zip(*_both(size, kernel, stride, padding, multiplier), strict=True):
-        np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-5)
+    for fast, of_lax in zip(*_both(size, kernel, stride, padding, multiplier), strict=True):
+        np.testing.assert_allclose(fast, of_lax, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_products_of_patches_are_the_convolution_in_value_and_gradient(size, ker
     def fast(lhs, rhs):
         return cpu.products_of_patches(lhs, rhs, strides=(stride, stride), **settings)
 
-    def plain(lhs, rhs):
+    def of_lax(lhs, rhs):
         return lax.conv_general_dilated(lhs, rhs, (stride, stride), **settings, dimension_numbers=NHWC)
 
-    assert_same_value_and_gradients(fast, plain, lhs, rhs)
+    assert_same_value_and_gradients(fast, of_lax, lhs, rhs)
 
 
 def test_what_is_computed_once_is_the_same_to_the_bit():
@@ -107,7 +107,7 @@ _LAYERS = [(8, 3, 1, 1, 1), (4, 3, 2, 1, 1), (2, 3, 1, 1, 1), (8, 1, 2, 0, 1), (
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding", "groups"), _LAYERS)
-def test_every_layer_is_its_plain_convolution_in_value_and_gradient(size, kernel, stride, padding, groups):
+def test_every_layer_is_its_convolution_of_lax_in_value_and_gradient(size, kernel, stride, padding, groups):
     conv = layers.conv(16, kernel, stride=stride, padding=padding, groups=groups, dtype=jnp.float32)
     image = jax.random.normal(jax.random.key(0), (3, size, size, 8))
     params = conv.init(jax.random.key(1), image)["params"]
@@ -115,11 +115,11 @@ def test_every_layer_is_its_plain_convolution_in_value_and_gradient(size, kernel
     def fast(image, kernel):
         return conv.apply({"params": {"kernel": kernel}}, image)
 
-    def plain(image, kernel):
-        with cpu.plain():
+    def of_lax(image, kernel):
+        with cpu.lax_form():
             return conv.apply({"params": {"kernel": kernel}}, image)
 
-    assert_same_value_and_gradients(fast, plain, image, params["kernel"])
+    assert_same_value_and_gradients(fast, of_lax, image, params["kernel"])
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding", "groups"), _LAYERS)
@@ -212,8 +212,8 @@ def test_no_convolution_of_resnets_stems_takes_a_slow_path_on_a_cpu(stem, image_
     assert found == {**found, "swapped": 0, "grouped": 0, "scatters": 0}
 
 
-def test_the_plain_network_takes_slow_paths_so_that_they_would_be_counted():
-    with cpu.plain():
+def test_the_network_of_lax_takes_slow_paths_so_that_they_would_be_counted():
+    with cpu.lax_form():
         found = _slow_paths(_compiled_gradient("paper32", 32))
     assert found["swapped"] >= 7  # three 3×3 convolutions on 2×2 maps, both ways, and the strided one's gradient
     assert found["scatters"] >= 1

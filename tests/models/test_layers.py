@@ -13,12 +13,12 @@ def test_the_maximum_of_pixels_is_laxs_in_value_and_gradient_also_among_equal_pi
     # Of three different values most windows hold their maximum several times.
     image = jax.random.randint(jax.random.key(size), (2, size, size, 5), 0, distinct).astype(jnp.float32)
 
-    def plain(image):
-        with cpu.plain():
+    def of_lax(image):
+        with cpu.lax_form():
             return layers.max_pool_3x3_by_2(image)
 
-    np.testing.assert_array_equal(layers.max_pool_3x3_by_2(image), plain(image))
-    assert_same_value_and_gradients(layers.max_pool_3x3_by_2, plain, image)
+    np.testing.assert_array_equal(layers.max_pool_3x3_by_2(image), of_lax(image))
+    assert_same_value_and_gradients(layers.max_pool_3x3_by_2, of_lax, image)
 
 
 def test_relu_is_that_of_jax_in_value_and_gradient():
