@@ -14,7 +14,8 @@ from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simsiam_jax.records.results import Arm, Experiment, Result
+from simsiam_jax.records.experiment import ArmRecord, Experiment
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.figures import (
     ARM_COLOURS,
     INK,
@@ -52,7 +53,9 @@ def pictures(
     return found, notes
 
 
-def _samples(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]) -> Picture | None:
+def _samples(
+    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]
+) -> Picture | None:
     arrays = _first(_arrays(workdirs, "samples.npz", notes))
     if arrays is None:
         return None
@@ -77,7 +80,7 @@ def _samples(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Ar
 
 
 def _neighbours(
-    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]
+    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]
 ) -> Picture | None:
     by_arm = _by_arm(workdirs, _of_few(arms), "knn/neighbours.npz", notes)
     if not by_arm:
@@ -119,7 +122,9 @@ def _neighbours(
     )
 
 
-def _map(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]) -> Picture | None:
+def _map(
+    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]
+) -> Picture | None:
     by_arm = _by_arm(workdirs, _of_few(arms), "knn/map.npz", notes)
     if not by_arm:
         return None
@@ -152,7 +157,7 @@ def _map(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], 
 
 
 def _confusion(
-    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]
+    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]
 ) -> Picture | None:
     found = [(arm, _counts(workdirs, arm, notes)) for arm in _of_few(arms)]
     by_arm = [(arm, kind, counts) for arm, (kind, counts) in found if counts is not None]
@@ -224,9 +229,9 @@ def _show(axes: Axes, image: UInt8[np.ndarray, "height width 3"], frame: str = P
         spine.set(visible=width > 0, color=frame, linewidth=width)
 
 
-def _of_few(arms: Sequence[Arm]) -> list[Arm]:
+def _of_few(arms: Sequence[ArmRecord]) -> list[ArmRecord]:
     """The arms to draw: of no more groups than there is room for, a first group as a whole."""
-    chosen: list[Arm] = []
+    chosen: list[ArmRecord] = []
     for group in dict.fromkeys(arm.group for arm in arms):
         members = [arm for arm in arms if arm.group == group]
         if not chosen or len(chosen) + len(members) <= _MOST_ARMS:
@@ -235,8 +240,8 @@ def _of_few(arms: Sequence[Arm]) -> list[Arm]:
 
 
 def _by_arm(
-    workdirs: Sequence[Path], arms: Iterable[Arm], name: str, notes: list[str]
-) -> list[tuple[Arm, dict[str, np.ndarray]]]:
+    workdirs: Sequence[Path], arms: Iterable[ArmRecord], name: str, notes: list[str]
+) -> list[tuple[ArmRecord, dict[str, np.ndarray]]]:
     found = [(arm, _first(_arrays(workdirs, f"{arm.name}/seed-*/{name}", notes))) for arm in arms]
     return [(arm, arrays) for arm, arrays in found if arrays is not None]
 
@@ -254,7 +259,7 @@ def _arrays(workdirs: Sequence[Path], pattern: str, notes: list[str]) -> list[di
 
 
 def _counts(
-    workdirs: Sequence[Path], arm: Arm, notes: list[str]
+    workdirs: Sequence[Path], arm: ArmRecord, notes: list[str]
 ) -> tuple[str, Int[np.ndarray, "lines columns"] | None]:
     """What was counted, and the counts of an arm, summed over its seeds."""
 

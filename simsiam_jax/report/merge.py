@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simsiam_jax.errors import require
-from simsiam_jax.records.results import EVALS, Experiment, Result, read_experiment, read_results
+from simsiam_jax.records.experiment import EVALUATIONS, Experiment, read_experiment
+from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.values import differences
 
 
@@ -60,7 +61,7 @@ def _merged(experiments: Sequence[Experiment]) -> Experiment:
         experiments[0],
         arms=tuple(arms.values()),
         command="\n".join(dict.fromkeys(experiment.command for experiment in experiments)),
-        evals=tuple(name for name in EVALS if any(name in experiment.evals for experiment in experiments)),
+        evals=tuple(name for name in EVALUATIONS if any(name in experiment.evals for experiment in experiments)),
         seeds=tuple(sorted({seed for experiment in experiments for seed in experiment.seeds})),
         data=data,
         figure3=any(experiment.figure3 for experiment in experiments),

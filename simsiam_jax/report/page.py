@@ -15,7 +15,8 @@ import jinja2
 import numpy as np
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.records.results import EVALS, Experiment, Result, read_log
+from simsiam_jax.records.experiment import STAGES, Experiment
+from simsiam_jax.records.results import Result, read_log
 from simsiam_jax.report import exhibits, figures, labels, tables
 from simsiam_jax.report.figures import Curves
 from simsiam_jax.report.merge import read_runs
@@ -118,7 +119,7 @@ def build_report(workdirs: Sequence[Path], experiment: Experiment, results: Sequ
         "savings": [found.sentence for found in saved],
         "outcomes": _outcome_words(table),
         "timings": _timings(results, experiment, pretraining, finetuning),
-        "stages": [stage for stage in EVALS if any(result.eval == stage for result in results)],
+        "stages": [stage for stage in STAGES if any(result.eval == stage for result in results)],
         "stage_names": STAGE_NAMES,
         "settings": flatten(experiment.config),
         "changes": {arm.title: arm.changes for arm in experiment.arms if arm.changes},
@@ -278,7 +279,7 @@ def _timings(
         units = {(result.eval, result.seed): float(result.seconds) for result in mine}
         seconds = {
             stage: statistics.fmean(times)
-            for stage in EVALS
+            for stage in STAGES
             if (times := [time for (name, _), time in units.items() if name == stage])
         }
         # Of training its length and speed, of the held-out images how it ended.
@@ -345,7 +346,7 @@ def _markdown(experiment: Experiment, table: tables.Table, context: dict[str, An
         lines = [f"- {escape(arm)}: {'; '.join(map(escape, changes))}" for arm, changes in context["changes"].items()]
         parts.append("\n".join(["In which settings arms differ from the run:", "", *lines]))
     if timings:
-        stages = [stage for stage in EVALS if any(stage in timing.seconds for timing in timings)]
+        stages = [stage for stage in STAGES if any(stage in timing.seconds for timing in timings)]
         lines = ["| mean time a seed | " + " | ".join(STAGE_NAMES[stage] for stage in stages) + " | sum |"]
         lines.append("|---" + "|---:" * (len(stages) + 1) + "|")
         for timing in timings:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import read_results
 from simsiam_jax.report import exhibits as shown
 from simsiam_jax.report import figures
 from simsiam_jax.study import exhibits
