@@ -26,7 +26,8 @@ from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
 from simsiam_jax.models.cpu import portable_form
 from simsiam_jax.records.environment import environment
-from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, read_experiment, read_results
+from simsiam_jax.records.experiment import EXPERIMENT_FILE, Experiment, read_experiment
+from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
 from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.programs import Programs, Variables, restore_backbone

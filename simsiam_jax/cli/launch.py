@@ -436,7 +436,8 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
         print(f"{arm:15}", *(f"{change};" for change in differences(to_dict(study.config), to_dict(config))))
     from rich.console import Console
 
-    from simsiam_jax.records.results import read_experiment, read_results, results_file
+    from simsiam_jax.records.experiment import read_experiment
+    from simsiam_jax.records.results import RESULTS_FILE, gather_results, read_results
     from simsiam_jax.report.page import write_report
     from simsiam_jax.report.tables import format_terminal, summarise
     from simsiam_jax.study import run as studies
@@ -446,10 +447,11 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
         failures = studies.run(study)
     else:
         studies.run_evaluations(study, pretrained)
+    gather_results(study.workdir)
     report = write_report(study.workdir)
     if study.evals:
         Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
-    print(f"results  {study.workdir / results_file(study.shard)}\nreport   {report}")
+    print(f"results  {study.workdir / RESULTS_FILE}\nreport   {report}")
     for failure in failures:
         print(f"failed   {failure}", file=sys.stderr)
     if failures:

@@ -31,15 +31,17 @@ from simsiam_jax.files import write_json, write_whole
 from simsiam_jax.metrics import Numbers, headline_score, scores, z_spread
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
-from simsiam_jax.records.results import (
+from simsiam_jax.records.experiment import (
     EXPERIMENT_FILE,
-    RESULTS_FILE,
-    Result,
-    append_results,
+    STAGES,
+    ArmRecord,
+    Column,
+    Experiment,
+    Layout,
     read_experiment,
-    read_results,
 )
-from simsiam_jax.settings.schema import EVALS, BackboneConfig, Config, EvaluationConfig, FinetuneConfig, Row, Study
+from simsiam_jax.records.results import RESULTS_FILE, StageResult, read_stage_result
+from simsiam_jax.settings.schema import BackboneConfig, Config, EvaluationConfig, FinetuneConfig, Row, Study
 from simsiam_jax.settings.values import differences, digest, from_dict, to_dict
 from simsiam_jax.study.exhibits import save_confusion, save_map, save_neighbours, save_pairs, save_samples
 from simsiam_jax.study.images import Data, labelled_subset, load_data, overlap, pretraining_images, pretraining_info
@@ -137,12 +139,12 @@ def open_workdir(study: Study, data: Data | None = None, starts: Mapping[str, St
             f"--workdir={study.workdir} holds results with other settings ({'; '.join(changed[:3])}"
             f"{', ...' if len(changed) > 3 else ''}): choose another --workdir",
         )
-        known = {arm.name: dataclasses.asdict(arm) for arm in before.arms}
+        known = {arm.name: arm for arm in before.arms}
         for arm, entry in known.items():
             if arm not in study.rows:
                 continue
             start, own = (starts or {}).get(arm, Start()), study.config_of(arm)
-            old = (entry["init"] or before.init or {}).get("sha256")
+            old = (entry.init or before.init or {}).get("sha256")
             require(
                 start.origin is None or old in (None, start.origin["sha256"]),
                 f"--init={own.backbone.init} is no longer the file that --workdir={study.workdir} began with: "
@@ -150,9 +152,9 @@ def open_workdir(study: Study, data: Data | None = None, starts: Mapping[str, St
             )
             changes = _changes(study, arm)
             require(
-                list(entry["changes"]) == changes,
+                list(entry.changes) == changes,
                 f"--workdir={study.workdir} holds results of {arm} with other settings "
-                f"({'; '.join(sorted({*entry['changes']} ^ {*changes})[:3])}): choose another --workdir",
+                f"({'; '.join(sorted({*entry.changes} ^ {*changes})[:3])}): choose another --workdir",
             )
         for name, split in data.splits.items() if data else ():
             require(
@@ -169,55 +171,55 @@ def open_workdir(study: Study, data: Data | None = None, starts: Mapping[str, St
     now = {name: _describe(study, data, name, (starts or {}).get(name, Start())) for name in study.rows}
     # The first arm is what the others are compared with: a run of some arms alone does not change which that is.
     order = known if known.keys() >= now.keys() else {**now, **known}
-    description = {
-        "experiment": study.experiment,
-        "title": study.title,
-        "question": study.question,
-        "dataset": study.config.dataset,
-        "command": study.command,
-        "arms": [{**known, **now}[name] for name in order],
-        "evals": [name for name in EVALS if name in {*evals, *study.evals}],
-        "seeds": sorted({*study.seeds, *seeds}),
-        "config": to_dict(study.config),
+    Experiment(
+        experiment=study.experiment,
+        title=study.title,
+        question=study.question,
+        dataset=study.config.dataset,
+        command=study.command,
+        arms=tuple({**known, **now}[name] for name in order),
+        evals=tuple(name for name in STAGES if name in {*evals, *study.evals}),
+        seeds=tuple(sorted({*study.seeds, *seeds})),
+        config=to_dict(study.config),
         **({"metric": data.metric} if data.metric else {}),
-        "label_kind": data.info.label_kind,
-        "class_names": list(data.info.class_names),
-        "layout": _layout(study, data.metric),
-        "figure3": any(study.config_of(arm).pretrain.test_loss for arm in study.rows),
-        "data": {name: {"images": len(split), "fingerprint": split.fingerprint} for name, split in data.splits.items()},
-        "paper_source": study.paper_source,
-    }
-    write_json(path, description)
+        label_kind=data.info.label_kind,
+        class_names=tuple(data.info.class_names),
+        layout=_layout(study),
+        figure3=any(study.config_of(arm).pretrain.test_loss for arm in study.rows),
+        data={name: {"images": len(split), "fingerprint": split.fingerprint} for name, split in data.splits.items()},
+        paper_source=study.paper_source,
+    ).write(study.workdir)
 
 
-def _describe(study: Study, data: Data, arm: str, start: Start) -> dict[str, Any]:
+def _describe(study: Study, data: Data, arm: str, start: Start) -> ArmRecord:
     """What experiment.json says of an arm."""
     row, config = study.rows[arm], study.config_of(arm)
     counted = study.evals and any(name in row.settings for name in ("labels_per_class", "label_fraction"))
-    return {
-        "name": arm,
-        "label": arm_label(row, config),
-        "paper": dict(row.paper),
-        "pretrain": row.pretrain,
-        "group": row.group,
-        "shares": row.shares,
-        "settings": dict(row.settings),
-        "changes": _changes(study, arm),
-        "labels": len(labelled_subset(data.train, config, seed=0)) if counted else None,
-        "absent": start.absent,
-        "init": start.origin,
-    }
+    return ArmRecord(
+        name=arm,
+        label=arm_label(row, config),
+        position=list(study.rows).index(arm),
+        published=dict(row.paper),
+        pretrain=row.pretrain,
+        group=row.group,
+        shares=row.shares,
+        settings=dict(row.settings),
+        changes=tuple(_changes(study, arm)),
+        labels=len(labelled_subset(data.train, config, seed=0)) if counted else None,
+        absent=start.absent,
+        init=start.origin,
+    )
 
 
 def _changes(study: Study, arm: str) -> list[str]:
     return differences(to_dict(study.config), to_dict(study.config_of(arm)))
 
 
-def _layout(study: Study, headline: str | None) -> dict[str, Any] | None:
+def _layout(study: Study) -> Layout | None:
     if study.layout is None:
         return None
-    columns = [[each.eval, each.split, each.metric or headline, each.heading] for each in study.layout.columns]
-    return {"columns": columns, "pivot": study.layout.pivot}
+    columns = (Column(each.heading, each.eval, each.split, each.metric) for each in study.layout.columns)
+    return Layout(tuple(columns), study.layout.pivot)
 
 
 def arm_label(row: Row, config: Config) -> str:
@@ -295,25 +297,17 @@ class Unit:
         }
 
     def record(self, stage: str, measured: dict[str, Numbers], seconds: float) -> None:
-        """Appends a stage's numbers, a line a split, to results.jsonl."""
+        """Writes a stage's numbers by split to its result.json."""
         settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
-        append_results(
-            self.study.workdir,
-            [
-                Result(
-                    backbone=self.config.backbone.name,
-                    eval=stage,
-                    split=split,
-                    metrics=metrics,
-                    seconds=seconds,
-                    config_hash=digest(settings),
-                    **self.identity(),
-                    **self.environment,
-                )
-                for split, metrics in measured.items()
-            ],
-            shard=self.study.shard,
-        )
+        StageResult(
+            backbone=self.config.backbone.name,
+            stage=stage,
+            metrics=measured,
+            seconds=seconds,
+            config_hash=digest(settings),
+            **self.identity(),
+            **self.environment,
+        ).write(self.folder / stage)
 
 
 def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
@@ -540,8 +534,7 @@ def evaluate(unit: Unit, evals: tuple[str, ...], backbone: Variables) -> None:
 
 def finished(unit: Unit) -> set[str]:
     """The stages of a unit that have their results."""
-    results = read_results(unit.study.workdir)
-    return {result.eval for result in results if (result.arm, result.seed) == (unit.arm, unit.seed)}
+    return {stage for stage in STAGES if read_stage_result(unit.folder / stage) is not None}
 
 
 def run_unit(unit: Unit) -> None:

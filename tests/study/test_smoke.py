@@ -18,7 +18,8 @@ import pytest
 from simsiam_jax.data import load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.archives import Archive
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import read_results
 from tests.data.test_builders import idx
 from tests.data.test_official_archives import (
     MODULES,
