@@ -31,7 +31,7 @@ from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
 from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.programs import CompiledNetwork, Variables, restore_backbone
-from simsiam_jax.weights import to_timm
+from simsiam_jax.weights import timm_code, to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
@@ -77,7 +77,7 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
         **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
         **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
         "export": environment(),
-        "timm": {"build": module.timm_code(config.image_size), "load": _LOAD_IN_TIMM},
+        "timm": {"build": timm_code(module, config.image_size), "load": _LOAD_IN_TIMM},
         "jax": {"needs": "jax and flatbuffers", "platforms": list(program.platforms), "load": _LOAD_IN_JAX},
     }
     try:

@@ -36,6 +36,7 @@ from simsiam_jax.study.programs import Programs
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
 from simsiam_jax.train.loop import epoch_runner, make_plan
 from simsiam_jax.train.steps import Hyper, Step, bind, compile_scan, compile_step, pretrain_step
+from simsiam_jax.weights import timm_code
 
 SEED = 0
 
@@ -67,7 +68,7 @@ class Survey(NamedTuple):
 def survey(config: Config, stage: str) -> Survey:
     """Looks at the device and the network, and raises an InputError for one that cannot be."""
     flops = flops_per_sample(config, stage)
-    code = Programs(config).backbone.timm_code(config.image_size)
+    code = timm_code(Programs(config).backbone, config.image_size)
     return Survey(jax.default_backend(), device_name(), flops, code)
 
 

@@ -299,7 +299,7 @@ def tiny_pair():
     import jax
 
     from simsiam_jax.models import SimSiam, create_backbone
-    from simsiam_jax.weights import to_timm
+    from simsiam_jax.weights import timm_code, to_timm
 
     config = config_of(width=0.125, projector_dim=32, predictor_dim=8, micro_batch_size=8, accumulation=2)
     backbone = create_backbone("resnet18", 16, stem="paper32", width=0.125)
@@ -313,7 +313,7 @@ def tiny_pair():
             for leaf, value in leaves.items():
                 array = np.array(value).T if leaf == "kernel" else np.array(value)
                 weights[f"{head}.{layer}.{'bias' if leaf == 'bias' else 'weight'}"] = torch.tensor(array)
-    network = side.SimSiam(backbone.timm_code(16), config.head)
+    network = side.SimSiam(timm_code(backbone, 16), config.head)
     absent = network.load_state_dict(weights, strict=False)
     assert not absent.unexpected_keys
     assert all(name.split(".")[-1].startswith(("running", "num_batches")) for name in absent.missing_keys)
