@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import http.server
 import io
-import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.errors import InputError
 from simsiam_jax.settings.schema import NoiseConfig
+from tests.support.archives import idx
 
 DEBIAN = fashion_mnist.DEBIAN_FOLDER
 OFFICIAL = fashion_mnist.ARCHIVES
@@ -29,11 +29,6 @@ needs_debian = pytest.mark.skipif(
     not all((DEBIAN / name).is_file() for name in OFFICIAL),
     reason=f"Debian's package {fashion_mnist.DEBIAN_PACKAGE} is not installed",
 )
-
-
-def idx(array):
-    """An array in the IDX format, written from its description."""
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 @pytest.fixture

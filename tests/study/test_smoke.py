@@ -5,30 +5,15 @@ compiler makes; tests/test_study.py has the demo, tests/test_own_images.py image
 """
 
 import csv
-import gzip
-import hashlib
 import html
 import json
 import re
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
-from simsiam_jax.data import load_split
-from simsiam_jax.data.builders import fashion_mnist
-from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.records.results import read_experiment, read_results
-from tests.data.test_builders import idx
-from tests.data.test_official_archives import (
-    MODULES,
-    celeb_files,
-    cifar_members,
-    stl_members,
-    targz,
-    write_cells,
-    zip_bytes,
-)
+from tests.support.archives import prepare
 from tests.support.launchers import launch
 
 PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
@@ -77,45 +62,6 @@ LAUNCHERS = {
         "fashion_mnist", 5, WHOLE - FINETUNED - NEIGHBOURS, evals=("knn", "linear"), splits=("validation",)
     ),
 }
-
-
-def fashion_files():
-    """The four archives, of 500 and 100 images."""
-    draw = np.random.default_rng(0)
-    files = {}
-    for prefix, count in (("train", 500), ("t10k", 100)):
-        images, labels = draw.integers(0, 256, (count, 28, 28), np.uint8), draw.permutation(np.arange(count) % 10)
-        files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(idx(images), 1)
-        files[f"{prefix}-labels-idx1-ubyte.gz"] = gzip.compress(idx(labels.astype(np.uint8)), 1)
-    return files
-
-
-def archive_files(dataset):
-    """The archives of a data set as they are published, of a few hundred images."""
-    if dataset == "fashion_mnist":
-        return fashion_files()
-    if dataset == "cifar10":
-        return {"cifar-10-binary.tar.gz": targz(cifar_members(per_batch=100)[0])}
-    if dataset == "stl10":
-        return {"stl10_binary.tar.gz": targz(stl_members(train=200, test=60, unlabelled=100)[0])}
-    lists, images, _ = celeb_files(180)
-    return {name: text.encode() for name, text in lists.items()} | {"img_align_celeba.zip": zip_bytes(images.items())}
-
-
-def prepare(dataset, data_dir, folder, monkeypatch):
-    """Prepares a data set from its small archives, so that a launcher finds it."""
-    folder.mkdir()
-    if dataset == "solar_cells":
-        write_cells(folder, 240)
-        monkeypatch.syspath_prepend(folder)
-    else:
-        expected = {}
-        for name, data in archive_files(dataset).items():
-            (folder / name).write_bytes(data)
-            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
-        monkeypatch.setattr({**MODULES, "fashion_mnist": fashion_mnist}[dataset], "ARCHIVES", expected)
-        monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", folder)
-    load_split(dataset, "test", data_dir=data_dir, manual_dir=folder)
 
 
 @pytest.mark.parametrize("module", LAUNCHERS)
