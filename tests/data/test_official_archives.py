@@ -31,7 +31,6 @@ from tensorflow_datasets.image_classification import cifar
 
 from simsiam_jax.data import dataset_info, load_split
 from simsiam_jax.data.builders import celeb_a, cifar10, solar_cells, stl10
-from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.builders.preparation import DiskShuffler, flat_memory
 from simsiam_jax.data.decode import decode_image
@@ -40,10 +39,10 @@ from tests.support.archives import (
     ATTRIBUTE_NAMES,
     CIFAR_NAMES,
     LANDMARK_NAMES,
-    MODULES,
     STL_NAMES,
     celeb_files,
     cifar_members,
+    publish,
     stl_members,
     tar_bytes,
     targz,
@@ -56,18 +55,14 @@ OFFICIAL = {"cifar10": cifar10.ARCHIVES, "stl10": stl10.ARCHIVES, "celeb_a": cel
 BUILDERS = {"cifar10": cifar10.Cifar10, "stl10": stl10.Stl10, "celeb_a": celeb_a.CelebA}
 
 
-@pytest.fixture
-def publish(tmp_path, monkeypatch):
+@pytest.fixture(name="publish")
+def publish_files(tmp_path, monkeypatch):
     """Writes files into a folder and has them expected in place of the official ones; returns the folder."""
     folder = tmp_path / "archives"
     folder.mkdir()
 
     def write(dataset, files, server="http://127.0.0.1:9/"):
-        expected = {}
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), server + name)
-        monkeypatch.setattr(MODULES[dataset], "ARCHIVES", expected)
+        publish(dataset, files, folder, monkeypatch, server)
         return folder
 
     return write

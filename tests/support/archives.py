@@ -15,12 +15,12 @@ from simsiam_jax.data.builders import celeb_a, cifar10, fashion_mnist, stl10
 from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 
-MODULES = {"cifar10": cifar10, "stl10": stl10, "celeb_a": celeb_a}
+MODULES = {"fashion_mnist": fashion_mnist, "cifar10": cifar10, "stl10": stl10, "celeb_a": celeb_a}
 CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 STL_NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
 
-def idx(array):
+def idx_bytes(array):
     """An array in the IDX format, written from its description."""
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
@@ -145,27 +145,43 @@ def write_cells(folder, count=60):
     return folder / "elpv_dataset/data"
 
 
-def fashion_files():
-    """The four archives, of 500 and 100 images."""
-    draw = np.random.default_rng(0)
-    files = {}
-    for prefix, count in (("train", 500), ("t10k", 100)):
-        images, labels = draw.integers(0, 256, (count, 28, 28), np.uint8), draw.permutation(np.arange(count) % 10)
-        files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(idx(images), 1)
-        files[f"{prefix}-labels-idx1-ubyte.gz"] = gzip.compress(idx(labels.astype(np.uint8)), 1)
-    return files
+def fashion_arrays(train=60, test=20):
+    """The arrays of the four files by name: images [n, 28, 28] and labels [n]."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for prefix, count in (("train", train), ("t10k", test)):
+        arrays[f"{prefix}-images-idx3-ubyte.gz"] = generator.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"{prefix}-labels-idx1-ubyte.gz"] = generator.permutation(np.arange(count) % 10).astype(np.uint8)
+    return arrays
+
+
+def fashion_files(arrays):
+    """The four files of Fashion-MNIST by name, from their arrays."""
+    return {name: gzip.compress(idx_bytes(array), 1, mtime=0) for name, array in arrays.items()}
 
 
 def archive_files(dataset):
     """The archives of a data set as they are published, of a few hundred images."""
     if dataset == "fashion_mnist":
-        return fashion_files()
+        return fashion_files(fashion_arrays(train=500, test=100))
     if dataset == "cifar10":
         return {"cifar-10-binary.tar.gz": targz(cifar_members(per_batch=100)[0])}
     if dataset == "stl10":
         return {"stl10_binary.tar.gz": targz(stl_members(train=200, test=60, unlabelled=100)[0])}
     lists, images, _ = celeb_files(180)
     return {name: text.encode() for name, text in lists.items()} | {"img_align_celeba.zip": zip_bytes(images.items())}
+
+
+def publish(dataset, files, folder, monkeypatch, server="http://127.0.0.1:9/"):
+    """Writes files into a folder and has the builder expect them in place of the official ones.
+
+    Nothing listens at the default server: a download is refused at once.
+    """
+    expected = {}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), server + name)
+    monkeypatch.setattr(MODULES[dataset], "ARCHIVES", expected)
 
 
 def prepare(dataset, data_dir, folder, monkeypatch):
@@ -175,10 +191,6 @@ def prepare(dataset, data_dir, folder, monkeypatch):
         write_cells(folder, 240)
         monkeypatch.syspath_prepend(folder)
     else:
-        expected = {}
-        for name, data in archive_files(dataset).items():
-            (folder / name).write_bytes(data)
-            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
-        monkeypatch.setattr({**MODULES, "fashion_mnist": fashion_mnist}[dataset], "ARCHIVES", expected)
+        publish(dataset, archive_files(dataset), folder, monkeypatch)
         monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", folder)
     load_split(dataset, "test", data_dir=data_dir, manual_dir=folder)
