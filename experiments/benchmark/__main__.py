@@ -35,7 +35,6 @@ def main() -> None:
             source_size=values.source_size,
             contenders=values.contenders,
             variants=values.variant,
-            seeds_in_parallel=values.seeds_in_parallel,
             rounds=values.rounds,
             seconds=values.seconds,
             trace=_folder(values.trace) if values.trace else None,
@@ -71,7 +70,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("source_size", None, "Their side in pixels; the views' by default.")
     flags.DEFINE_list("contenders", None, f"Who takes part, of {', '.join(CONTENDERS)}.")
     flags.DEFINE_multi_string("variant", [], "Ours with other flags: NAME=--xla_flag=VALUE, or NAME=plain.")
-    flags.DEFINE_integer("seeds_in_parallel", 1, "Also train so many seeds side by side.")
     flags.DEFINE_integer("rounds", 5, "Turns of each contender.")
     flags.DEFINE_float("seconds", 5.0, "Length of a turn, about.")
     flags.DEFINE_string("workdir", f"runs/{EXPERIMENT}", "Folder for the result.")

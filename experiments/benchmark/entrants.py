@@ -91,7 +91,6 @@ def entrants(
     rival: str,
     timm_code: str,
     variants: Sequence[Variant] = (),
-    seeds_in_parallel: int = 1,
     trace: Path | None = None,
 ) -> list[Contender]:
     """The contenders in the order of the first round, a matrix product after them.
@@ -102,7 +101,6 @@ def entrants(
       rival: `module:function` of PyTorch's side, a function of (workload, name, timm_code).
       timm_code: Python that builds the backbone in timm.
       variants: Of ours.
-      seeds_in_parallel: How many seeds also train side by side; 1: none do.
       trace: A folder for our profile.
     """
     found = []
@@ -114,10 +112,6 @@ def entrants(
     for variant in variants:
         arguments = (workload, variant.plainly)
         found.append(jax_contender(f"{OURS} {variant.name}", "ours", arguments, xla_flags=variant.xla_flags))
-    if seeds_in_parallel > 1:
-        for how in ("vmapped", "threaded"):
-            name = f"{OURS} {seeds_in_parallel} seeds {how}"
-            found.append(jax_contender(name, f"seeds_{how}", (workload, seeds_in_parallel)))
     return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.dtype,))]
 
 

@@ -37,7 +37,6 @@ bench step --stem=paper32 --variant="plain=plain" \
     --trace="$out/trace"
 # The device filled: the share of the matrix product that a network for small images reaches.
 bench step_cifar_512 --stem=cifar --micro_batch_size=512 --accumulation=1 --contenders=jax,torch,torch_compiled
-bench seeds --stem=paper32 --contenders=jax --seeds_in_parallel=4 --seconds=3
 for stage in augment epoch eval; do
     bench "$stage" --stem=paper32 --stage=$stage --contenders=jax,torch
 done

@@ -27,7 +27,6 @@ class Settings:
       source_size: Their side in pixels.
       contenders: Of `entrants.CONTENDERS`; None: the usual ones.
       variants: Of ours, as `--variant` takes them.
-      seeds_in_parallel: How many seeds also train side by side; 1: none do.
       rounds: Of turns.
       seconds: Of a turn, about.
       trace: A folder for our profile.
@@ -40,7 +39,6 @@ class Settings:
     source_size: int | None = None
     contenders: Sequence[str] | None = None
     variants: Sequence[str] = ()
-    seeds_in_parallel: int = 1
     rounds: int = 5
     seconds: float = 5.0
     trace: Path | None = None
@@ -48,11 +46,6 @@ class Settings:
     def __post_init__(self) -> None:
         require(self.rounds >= 1, f"--rounds must be at least 1, not {self.rounds}")
         require(self.seconds > 0, f"--seconds must be positive, not {self.seconds:g}")
-        require(self.seeds_in_parallel >= 1, f"--seeds_in_parallel must be at least 1, not {self.seeds_in_parallel}")
-        require(
-            self.seeds_in_parallel == 1 or self.stage == "step",
-            f"--seeds_in_parallel={self.seeds_in_parallel} goes with --stage=step, not {self.stage}",
-        )
         if self.contenders is not None:
             entrants.check_contenders(self.contenders, self.stage)
 
@@ -100,7 +93,6 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
             rival=settings.rival,
             timm_code=found.timm_code,
             variants=variants,
-            seeds_in_parallel=settings.seeds_in_parallel,
             trace=settings.trace,
         ),
         rounds=settings.rounds,

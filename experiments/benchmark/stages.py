@@ -9,14 +9,12 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Int
 
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
@@ -205,25 +203,22 @@ def _hyper(workload: Workload, *shape: int) -> Hyper:
     return Hyper(rate, rate, np.full(shape, SEED, np.uint32), np.zeros(shape, np.int32))
 
 
-def _training(workload: Workload, programs: Programs, seeds: int | None = None) -> Training:
-    """Steps over the resident micro-batches, laid out as `compile_step` or, on accelerators, `compile_scan` takes them.
-
-    With `seeds` a micro-step has an axis of so many; each sees another micro-batch.
-    """
+def _training(workload: Workload, programs: Programs) -> Training:
+    """Steps over the resident micro-batches, laid out for `compile_step`, or on accelerators for `compile_scan`."""
     scan = jax.default_backend() != "cpu"
-    split, rows, lead = _split(workload), _rows(workload), () if seeds is None else (seeds,)
+    split, rows = _split(workload), _rows(workload)
     steps = len(rows)
-    if seeds is not None:
-        rows = np.stack([np.roll(rows, seed, axis=0) for seed in range(seeds)], axis=1)
     if scan:
-        inputs = [(_on_device(split, rows), _hyper(workload, steps, *lead))]
+        inputs = [(_on_device(split, rows), _hyper(workload, steps))]
     else:
-        inputs = [(_on_device(split, each), _hyper(workload, *lead)) for each in rows]
+        inputs = [(_on_device(split, each), _hyper(workload)) for each in rows]
     return Training(_pretrain_step(workload, programs), inputs, steps if scan else 1, scan)
 
 
-def _train(workload: Workload, training: Training, compiled: Callable[..., Any], state: Any, seeds: int = 1) -> Lane:
+def _train(workload: Workload, training: Training, programs: Programs) -> Lane:
     """A lane of training steps, each call's state going into the next; it also says what a call costs the host."""
+    compiled = compile_scan(training.step) if training.scan else compile_step(training.step)
+    state: Any = on_every_device(programs.pretrain_state(SEED))
 
     def call(inputs: tuple[Batch, Hyper]) -> Any:
         nonlocal state
@@ -243,27 +238,20 @@ def _train(workload: Workload, training: Training, compiled: Callable[..., Any],
     lane = _lane(
         call,
         training.inputs,
-        samples=pretrain.micro_batch_size * training.micro_steps * seeds,
+        samples=pretrain.micro_batch_size * training.micro_steps,
         period=1 if training.scan else pretrain.accumulation,
     )
     return dataclasses.replace(lane, inspect=inspect)
 
 
-def _compile(training: Training, step: Step) -> Callable[..., Any]:
-    return compile_scan(step) if training.scan else compile_step(step)
-
-
 def _step(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    training = _training(workload, programs)
-    state = on_every_device(programs.pretrain_state(SEED))
-    return {"": _train(workload, training, _compile(training, training.step), state)}
+    return {"": _train(workload, _training(workload, programs), programs)}
 
 
 def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    """An epoch as training runs it; and its steps with nothing between them, under pmap and under jit.
+    """An epoch as training runs it, and its steps with nothing between them.
 
-    What the first takes longer than the second is the host's time between calls; what the second takes longer than
-    the third is pmap's.
+    What the first takes longer than the second is the host's time between calls.
     """
     pretrain, split = workload.config.pretrain, _split(workload)
     plan = make_plan(
@@ -286,29 +274,17 @@ def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
     training = _training(workload, programs)
     return {
         "": Lane(run, workload.micro_batches * pretrain.micro_batch_size),
-        "back to back": _back_to_back(workload, training, _compile(training, training.step), programs),
-        "back to back, jit": _back_to_back(workload, training, _without_pmap(training), programs),
+        "back to back": _back_to_back(workload, training, programs),
     }
 
 
-def _back_to_back(workload: Workload, training: Training, compiled: Callable[..., Any], programs: Programs) -> Lane:
+def _back_to_back(workload: Workload, training: Training, programs: Programs) -> Lane:
     """Whole epochs of steps whose batches lie on the device already."""
-    lane = _train(workload, training, compiled, on_every_device(programs.pretrain_state(SEED)))
+    lane = _train(workload, training, programs)
     calls_of_an_epoch = len(training.inputs)
     return Lane(
         lambda calls: lane.run(calls * calls_of_an_epoch), lane.samples * calls_of_an_epoch, inspect=lane.inspect
     )
-
-
-def _without_pmap(training: Training) -> Callable[..., Any]:
-    """The same program under plain jit: its axis is one of size 1 that `vmap` names."""
-
-    def many(state, batches, hypers):
-        return lax.scan(lambda state, inputs: training.step(state, *inputs), state, (batches, hypers))
-
-    program = many if training.scan else training.step
-    named = jax.vmap(program, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, axis_size=1)
-    return jax.jit(named, donate_argnums=0)
 
 
 def _evaluation(workload: Workload, programs: Programs) -> dict[str, Lane]:
@@ -330,32 +306,3 @@ def _evaluation(workload: Workload, programs: Programs) -> dict[str, Lane]:
             )
 
     return {"": Lane(run, len(split))}
-
-
-def seeds_vmapped(workload: Workload, seeds: int) -> Entry:
-    """Steps of several seeds as one program; samples are those of all seeds."""
-    programs = Programs(workload.config)
-    training = _training(workload, programs, seeds)
-    states = [programs.pretrain_state(seed) for seed in range(seeds)]
-    state = on_every_device(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
-    compiled = _compile(training, jax.vmap(training.step))
-    return Entry({"": _train(workload, training, compiled, state, seeds)}, peak_memory)
-
-
-def seeds_threaded(workload: Workload, seeds: int) -> Entry:
-    """Steps of several seeds, each from a thread of its own; samples are those of all seeds."""
-    programs = Programs(workload.config)
-    training = _training(workload, programs)
-    compiled = _compile(training, training.step)
-    lanes = [
-        _train(workload, training, compiled, on_every_device(programs.pretrain_state(seed))) for seed in range(seeds)
-    ]
-    # The first call compiles for all; without it, each thread would.
-    lanes[0].run(1)
-    pool = ThreadPoolExecutor(seeds)
-
-    def run(calls: int) -> None:
-        for finished in [pool.submit(lane.run, calls) for lane in lanes]:
-            finished.result()
-
-    return Entry({"": Lane(run, lanes[0].samples * seeds, lanes[0].period, compiles=False)}, peak_memory)

@@ -13,6 +13,8 @@ from simsiam_jax.errors import InputError, require
 from simsiam_jax.settings.values import to_dict
 
 FILES = "benchmark-*.json"
+# Our lane of an epoch's steps with nothing between them.
+BACK_TO_BACK = f"{OURS} back to back"
 
 
 def spread(values: Sequence[float | int]) -> dict[str, float | int]:
@@ -57,18 +59,12 @@ def results(measured: Sequence[Measured], flops_per_sample: float | int) -> list
     return found
 
 
-def host_costs(measured: Sequence[Measured]) -> dict[str, dict[str, float | int]]:
-    """Of an epoch: the share of its time in which the host keeps the device waiting, and what pmap costs over jit."""
+def host_share(measured: Sequence[Measured]) -> dict[str, dict[str, float | int]]:
+    """`host_share`, the part of an epoch's time in which the host keeps the device waiting; empty for other stages."""
     rates = {each.name: each.rates for each in measured}
-    names = (
-        ("host_share", OURS, f"{OURS} back to back"),
-        ("pmap_cost", f"{OURS} back to back", f"{OURS} back to back, jit"),
-    )
-    return {
-        name: spread([1 - ratio for ratio in ratios(rates[slower], rates[faster])])
-        for name, slower, faster in names
-        if slower in rates and faster in rates
-    }
+    if OURS not in rates or BACK_TO_BACK not in rates:
+        return {}
+    return {"host_share": spread([1 - ratio for ratio in ratios(rates[OURS], rates[BACK_TO_BACK])])}
 
 
 def record(
@@ -99,7 +95,7 @@ def record(
         "flops_per_sample": flops_per_sample,
         **more,
         "contenders": results(measured, flops_per_sample),
-        **host_costs(measured),
+        **host_share(measured),
         "left_out": dict(left_out),
         "config": to_dict(workload.config),
     }
@@ -174,8 +170,9 @@ def terminal_table(values: Mapping[str, Any]) -> str:
         )
         for row in rows
     ]
-    words = {"host_share": "host time between device calls", "pmap_cost": "pmap over jit"}
-    lines += [_percent(words[name], values[name]) for name in words if name in values]
+    if (share := values.get("host_share")) is not None:
+        spelled = f"{share['median']:.1%} ({share['lowest']:.1%}..{share['highest']:.1%})"
+        lines.append(f"host time between device calls: {spelled}")
     lines += [
         f"{each['name']}: the host takes {1e6 * each['dispatch_seconds_per_step']:.0f} µs to call a micro-step"
         for each in values["contenders"]
@@ -186,10 +183,6 @@ def terminal_table(values: Mapping[str, Any]) -> str:
 
 def _range(values: Mapping[str, float | int]) -> str:
     return f"{_rounded(values['lowest'])}..{_rounded(values['highest'])}"
-
-
-def _percent(words: str, values: Mapping[str, float | int]) -> str:
-    return f"{words}: {values['median']:.1%} ({values['lowest']:.1%}..{values['highest']:.1%})"
 
 
 def _rounded(value: float) -> str:

@@ -1,10 +1,7 @@
 """The TFDS builders: prepared without TensorFlow, verified sources, errors of one line."""
 
-import gzip
-import hashlib
 import http.server
 import io
-import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,10 @@ from tensorflow_datasets.image_classification import mnist
 
 from simsiam_jax.data import DATASETS, load_split
 from simsiam_jax.data.builders import digits, fashion_mnist, random_images
-from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.errors import InputError
 from simsiam_jax.settings.schema import NoiseConfig
+from tests.support.archives import fashion_arrays, fashion_files, publish
 
 DEBIAN = fashion_mnist.DEBIAN_FOLDER
 OFFICIAL = fashion_mnist.ARCHIVES
@@ -31,27 +28,13 @@ needs_debian = pytest.mark.skipif(
 )
 
 
-def idx(array):
-    """An array in the IDX format, written from its description."""
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A folder with four archives of 60 and 20 images, expected in place of the official ones; no Debian package."""
     folder = tmp_path / "archives"
     folder.mkdir()
-    generator = np.random.default_rng(0)
-    arrays = {}
-    for prefix, count in (("train", 60), ("t10k", 20)):
-        arrays[f"{prefix}-images-idx3-ubyte.gz"] = generator.integers(0, 256, (count, 28, 28), np.uint8)
-        arrays[f"{prefix}-labels-idx1-ubyte.gz"] = generator.permutation(np.arange(count) % 10).astype(np.uint8)
-    expected = {}
-    for name, array in arrays.items():
-        data = gzip.compress(idx(array), mtime=0)
-        (folder / name).write_bytes(data)
-        expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
-    monkeypatch.setattr(fashion_mnist, "ARCHIVES", expected)
+    arrays = fashion_arrays(train=60, test=20)
+    publish("fashion_mnist", fashion_files(arrays), folder, monkeypatch)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "not-installed")
     return folder, arrays
 

@@ -31,136 +31,38 @@ from tensorflow_datasets.image_classification import cifar
 
 from simsiam_jax.data import dataset_info, load_split
 from simsiam_jax.data.builders import celeb_a, cifar10, solar_cells, stl10
-from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.builders.preparation import DiskShuffler, flat_memory
 from simsiam_jax.data.decode import decode_image
 from simsiam_jax.errors import InputError
+from tests.support.archives import (
+    ATTRIBUTE_NAMES,
+    CIFAR_NAMES,
+    LANDMARK_NAMES,
+    STL_NAMES,
+    celeb_files,
+    cifar_members,
+    publish,
+    stl_members,
+    tar_bytes,
+    targz,
+    write_cells,
+    zip_bytes,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = {"cifar10": cifar10.ARCHIVES, "stl10": stl10.ARCHIVES, "celeb_a": celeb_a.ARCHIVES}
 BUILDERS = {"cifar10": cifar10.Cifar10, "stl10": stl10.Stl10, "celeb_a": celeb_a.CelebA}
-MODULES = {"cifar10": cifar10, "stl10": stl10, "celeb_a": celeb_a}
-CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-STL_NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
 
-def cifar_members(per_batch=20):
-    """The members of the official archive in its order, and the images and labels that they hold."""
-    generator = np.random.default_rng(1)
-    members, content = {}, {}
-    # The order of the official archive, in which neither batches nor splits are sorted.
-    order = ("data_batch_1", "batches.meta", "data_batch_3", "data_batch_4", "test_batch", "data_batch_5")
-    for name in (*order, "data_batch_2"):
-        if name == "batches.meta":
-            members["cifar-10-batches-bin/batches.meta.txt"] = ("\n".join(CIFAR_NAMES) + "\n\n").encode()
-            continue
-        images = generator.integers(0, 256, (per_batch, 32, 32, 3), np.uint8)
-        labels = generator.permutation(np.arange(per_batch) % 10)
-        records = [
-            bytes([label]) + image[:, :, 0].tobytes() + image[:, :, 1].tobytes() + image[:, :, 2].tobytes()
-            for image, label in zip(images, labels, strict=True)
-        ]
-        members[f"cifar-10-batches-bin/{name}.bin"] = b"".join(records)
-        content[name] = images, labels
-    members["cifar-10-batches-bin/readme.html"] = b"<html></html>"
-    return members, content
-
-
-def stl_members(train=20, test=10, unlabelled=5):
-    """The members of the official archive, of so many images, their content and the predefined folds."""
-    generator = np.random.default_rng(2)
-    members, content = {}, {}
-    for name, count in (("test", test), ("train", train), ("unlabeled", unlabelled)):
-        images = generator.integers(0, 256, (count, 96, 96, 3), np.uint8)
-        labels = generator.permutation(np.arange(count) % 10)
-        # Each plane column by column: the transposed plane, row by row.
-        planes = [image[:, :, channel].T.tobytes() for image in images for channel in range(3)]
-        members[f"stl10_binary/{name}_X.bin"] = b"".join(planes)
-        if name != "unlabeled":
-            members[f"stl10_binary/{name}_y.bin"] = bytes((labels + 1).tolist())
-        content[name] = images, labels
-    members["stl10_binary/class_names.txt"] = ("\n".join(STL_NAMES) + "\n").encode()
-    folds = [generator.permutation(train)[: train // 5] for _ in range(10)]
-    lines = [" ".join(map(str, fold)) + " \n" for fold in folds]
-    members["stl10_binary/fold_indices.txt"] = "".join(lines).encode()
-    return members, content, folds
-
-
-ATTRIBUTE_NAMES = (
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
-    "Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male "
-    "Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks "
-    "Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace "
-    "Wearing_Necktie Young"
-)
-LANDMARK_NAMES = (
-    "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
-)
-
-
-def celeb_files(count=12):
-    """The four lists as text, the images as JPEG files by name, and the attributes, of which every third is a 1."""
-    names = [f"{number:06d}.jpg" for number in range(1, count + 1)]
-    attributes = np.where((np.arange(count)[:, None] + np.arange(40)) % 3 == 0, 1, -1)
-    parts = [(0, 0, 0, 1, 2, 0)[number % 6] for number in range(count)]
-    rows = [f"{name}  {'  '.join(f'{value:2d}' for value in row)}" for name, row in zip(names, attributes, strict=True)]
-    marks = [f"{name}  {' '.join(str(60 + column) for column in range(10))}" for name in names]
-    lists = {
-        "list_attr_celeba.txt": f"{count}\n{ATTRIBUTE_NAMES} \n" + "".join(f"{row}\n" for row in rows),
-        "list_landmarks_align_celeba.txt": f"{count}\n{LANDMARK_NAMES} \n" + "".join(f"{mark}\n" for mark in marks),
-        "list_eval_partition.txt": "".join(f"{name} {part}\n" for name, part in zip(names, parts, strict=True)),
-        "identity_CelebA.txt": "".join(f"{name} {100 + number}\n" for number, name in enumerate(names)),
-    }
-    generator = np.random.default_rng(3)
-    images = {}
-    for name in names:
-        buffer = io.BytesIO()
-        Image.fromarray(generator.integers(0, 256, (218, 178, 3), np.uint8)).save(buffer, "JPEG", quality=70)
-        images[name] = buffer.getvalue()
-    return lists, images, dict(zip(names, zip(parts, attributes.tolist(), strict=True), strict=True))
-
-
-def tar_bytes(members):
-    """A tar file with a folder's entry and then the members, as the official archives have them."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        folder = tarfile.TarInfo(next(iter(members)).split("/", maxsplit=1)[0])
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def targz(members):
-    return gzip.compress(tar_bytes(members), compresslevel=1)
-
-
-def zip_bytes(files):
-    """A zip file, from names and contents that may repeat; the images are stored, as JPEG files do not shrink."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("img_align_celeba/", b"")
-        for name, data in files:
-            archive.writestr(f"img_align_celeba/{name}", data)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def publish(tmp_path, monkeypatch):
+@pytest.fixture(name="publish")
+def publish_files(tmp_path, monkeypatch):
     """Writes files into a folder and has them expected in place of the official ones; returns the folder."""
     folder = tmp_path / "archives"
     folder.mkdir()
 
     def write(dataset, files, server="http://127.0.0.1:9/"):
-        expected = {}
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), server + name)
-        monkeypatch.setattr(MODULES[dataset], "ARCHIVES", expected)
+        publish(dataset, files, folder, monkeypatch, server)
         return folder
 
     return write
@@ -690,22 +592,6 @@ def test_a_split_beyond_tfds_memory_is_prepared_without_tensorflow(publish, tmp_
     found = prepare("cifar10", tmp_path / "large", folder)
     for file in ("cifar10-train.array_record-00000-of-00001", "cifar10-test.array_record-00000-of-00001"):
         assert (Path(found.data_dir) / file).read_bytes() == (Path(expected.data_dir) / file).read_bytes()
-
-
-def write_cells(folder, count=60):
-    """A package like elpv-dataset that cannot be imported, only found; every label and type, in equal numbers."""
-    images = folder / "elpv_dataset/data/images"
-    images.mkdir(parents=True)
-    (folder / "elpv_dataset/__init__.py").write_text("raise ImportError('it is only to be found')")
-    lines = []
-    for number in range(count):
-        grey = np.full((300, 300, 1), number, np.uint8)
-        (images / f"cell{number:04d}.png").write_bytes(encode_png(grey))
-        probability = (0.0, 0.3333333333333333, 0.6666666666666666, 1.0)[number % 4]
-        kind = ("mono", "poly")[number // 4 % 2]
-        lines.append(f"images/cell{number:04d}.png  {probability:<20}{kind}\n")
-    (folder / "elpv_dataset/data/labels.csv").write_text("".join(lines))
-    return folder / "elpv_dataset/data"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from experiments.benchmark.entrants import Variant, check_contenders, jax_conten
 from experiments.benchmark.workload import Workload, usual_images
 from simsiam_jax.errors import InputError
 from simsiam_jax.settings.schema import ViewSpec, recipe_config, with_overrides
-from tests.support.launchers import launch, refused
+from tests.support.launchers import ROOT, launch, refused
 from tests.support.torchvision_import import import_torchvision
 
 # Contenders, run in processes of their own under these names.
@@ -118,11 +118,18 @@ def test_the_share_of_the_matrix_product_is_of_its_flops_in_the_same_round():
     assert "rate" not in found[1]
 
 
-def test_the_hosts_share_and_pmaps_cost_follow_from_an_epochs_lanes():
-    lanes = [measured("jax", 1.25), measured("jax back to back", 1.0), measured("jax back to back, jit", 0.9)]
-    costs = table.host_costs(lanes)
-    assert costs["host_share"]["median"] == pytest.approx(0.2)
-    assert costs["pmap_cost"]["median"] == pytest.approx(0.1)
+def test_the_hosts_share_follows_from_an_epochs_lanes():
+    share = table.host_share([measured("jax", 1.25), measured("jax back to back", 1.0)])
+    assert share["host_share"]["median"] == pytest.approx(0.2)
+    assert table.host_share([measured("jax", 1.25)]) == {}
+
+
+def test_recorded_results_are_read_into_one_table():
+    records = table.read_records(ROOT / "experiments/results")
+    lines = table.markdown_table(records).splitlines()
+    assert len(lines) == len(records) + 2
+    assert len({line.count("|") for line in lines}) == 1
+    assert all("jax" in table.terminal_table(record) for record in records)
 
 
 def config_of(**changes):
@@ -374,7 +381,6 @@ def test_pytorch_updates_once_in_an_accumulation_with_the_mean_gradient():
         (["--backbone=resnet81"], ["--backbone=resnet81", "did you mean resnet18"]),
         (["--image_size=7"], ["--image_size=7", "paper32 stem", "16 pixels"]),
         (["--rounds=0"], ["--rounds", "at least 1"]),
-        (["--seeds_in_parallel=2", "--stage=epoch"], ["--seeds_in_parallel=2", "--stage=step"]),
         (["--summarise=/no/such/place"], ["--summarise=/no/such/place", "benchmark-*.json"]),
     ],
 )

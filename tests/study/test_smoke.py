@@ -1,36 +1,20 @@
 """Every table, figure and search at its smallest, from archives in the official formats to the last file of its report.
 
 The images are noise, so nothing here is about accuracy. Each launcher is a test of its own, and they share what the
-compiler makes; tests/test_study.py has the demo, tests/test_own_images.py images of one's own.
+compiler makes; test_study.py has the demo, test_own_images.py images of one's own.
 """
 
 import csv
-import gzip
-import hashlib
 import html
-import json
 import re
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
-from simsiam_jax.data import load_split
-from simsiam_jax.data.builders import fashion_mnist
-from simsiam_jax.data.builders.archives import Archive
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
-from tests.data.test_builders import idx
-from tests.data.test_official_archives import (
-    MODULES,
-    celeb_files,
-    cifar_members,
-    stl_members,
-    targz,
-    write_cells,
-    zip_bytes,
-)
-from tests.support.launchers import launch
+from tests.support.archives import prepare
+from tests.support.launchers import json_lines, launch
 
 PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
 PRETRAINED = {"loss.png", "spread.png", "knn.png", "pairs.png", "samples.png"}
@@ -80,45 +64,6 @@ LAUNCHERS = {
 }
 
 
-def fashion_files():
-    """The four archives, of 500 and 100 images."""
-    draw = np.random.default_rng(0)
-    files = {}
-    for prefix, count in (("train", 500), ("t10k", 100)):
-        images, labels = draw.integers(0, 256, (count, 28, 28), np.uint8), draw.permutation(np.arange(count) % 10)
-        files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(idx(images), 1)
-        files[f"{prefix}-labels-idx1-ubyte.gz"] = gzip.compress(idx(labels.astype(np.uint8)), 1)
-    return files
-
-
-def archive_files(dataset):
-    """The archives of a data set as they are published, of a few hundred images."""
-    if dataset == "fashion_mnist":
-        return fashion_files()
-    if dataset == "cifar10":
-        return {"cifar-10-binary.tar.gz": targz(cifar_members(per_batch=100)[0])}
-    if dataset == "stl10":
-        return {"stl10_binary.tar.gz": targz(stl_members(train=200, test=60, unlabelled=100)[0])}
-    lists, images, _ = celeb_files(180)
-    return {name: text.encode() for name, text in lists.items()} | {"img_align_celeba.zip": zip_bytes(images.items())}
-
-
-def prepare(dataset, data_dir, folder, monkeypatch):
-    """Prepares a data set from its small archives, so that a launcher finds it."""
-    folder.mkdir()
-    if dataset == "solar_cells":
-        write_cells(folder, 240)
-        monkeypatch.syspath_prepend(folder)
-    else:
-        expected = {}
-        for name, data in archive_files(dataset).items():
-            (folder / name).write_bytes(data)
-            expected[name] = Archive(len(data), hashlib.sha256(data).hexdigest(), f"http://127.0.0.1:9/{name}")
-        monkeypatch.setattr({**MODULES, "fashion_mnist": fashion_mnist}[dataset], "ARCHIVES", expected)
-        monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", folder)
-    load_split(dataset, "test", data_dir=data_dir, manual_dir=folder)
-
-
 @pytest.mark.parametrize("module", LAUNCHERS)
 def test_a_launcher_goes_all_the_way_from_archives_to_its_report(module, tmp_path, tmp_path_factory, monkeypatch):
     expected = LAUNCHERS[module]
@@ -129,7 +74,6 @@ def test_a_launcher_goes_all_the_way_from_archives_to_its_report(module, tmp_pat
     result = launch(
         module,
         *("--preset=smoke", f"--data_dir={data_dir}", f"--workdir={workdir}", *expected.flags),
-        timeout=500,
         XLA_FLAGS=XLA_FLAGS,
         HF_ENDPOINT="http://127.0.0.1:9",  # nothing is there to be fetched
         JAX_COMPILATION_CACHE_DIR=str(cache),
@@ -160,11 +104,6 @@ def check_report(report, files, titles):
         assert title.replace("_", r"\_") in text
         assert title in page
     with (report / "table.csv").open() as file:
-        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent)}
+        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent / "results.jsonl")}
     tex = (report / "table.tex").read_text()
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
-
-
-def json_lines(workdir):
-    """The lines of results.jsonl as another program reads them."""
-    return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
