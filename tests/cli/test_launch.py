@@ -165,7 +165,7 @@ def test_show_config_prints_every_setting_of_every_arm_and_writes_nothing(tmp_pa
 
 
 RATE = "pretrain.optimizer.learning_rate"
-# What tells SimSiam's own recipe from the paper's at 32 pixels (paper.md), and the flags that switch it alone.
+# What tells SimSiam's own recipe from the paper's at 32 pixels (PAPER.md), and the flags that switch it alone.
 REFERENCE = {
     "--stem=cifar": "backbone.stem",
     "--projector_dim=2048": "head.projector_dim",
