@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simsiam_jax.records.results import Arm, Experiment, Result, read_experiment, read_results
+from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experiment
+from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
 from simsiam_jax.report.tables import Table, signed, summarise
 
@@ -55,7 +56,7 @@ class Recorded:
         """Scores in percent by arm and (stage, split)."""
         return scores_by_arm(self.results, self.experiment, self.experiment.metric)
 
-    def arm(self, name: str) -> Arm:
+    def arm(self, name: str) -> ArmRecord:
         """The record of the arm with this name."""
         return next(arm for arm in self.experiment.arms if arm.name == name)
 
