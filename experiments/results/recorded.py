@@ -6,9 +6,34 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+# All that this folder reads of the package's records and report is imported here.
 from simsiam_jax.records.results import Arm, Experiment, Result, read_experiment, read_results
+from simsiam_jax.report.labels import efficiency
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
-from simsiam_jax.report.tables import Table, signed, summarise
+from simsiam_jax.report.tables import (
+    COLUMNS,
+    NOT_RUN,
+    NOTHING,
+    OUTCOMES,
+    Table,
+    escape_markdown,
+    signed,
+    summarise,
+)
+
+__all__ = [
+    "COLUMNS",
+    "NOTHING",
+    "NOT_RUN",
+    "OUTCOMES",
+    "RESULTS",
+    "Difference",
+    "Recorded",
+    "efficiency",
+    "escape_markdown",
+    "interval_text",
+    "score_text",
+]
 
 RESULTS = Path(__file__).parent
 
