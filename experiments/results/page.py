@@ -7,10 +7,19 @@ from pathlib import Path
 
 from experiments.benchmark.table import markdown_table, read_records
 from experiments.results.claims import CLAIMS, long_table
-from experiments.results.recorded import RESULTS, Recorded, interval_text, score_text
-from simsiam_jax.report.labels import efficiency
-from simsiam_jax.report.seeds import Difference
-from simsiam_jax.report.tables import COLUMNS, NOT_RUN, NOTHING, OUTCOMES, escape_markdown
+from experiments.results.recorded import (
+    COLUMNS,
+    NOT_RUN,
+    NOTHING,
+    OUTCOMES,
+    RESULTS,
+    Difference,
+    Recorded,
+    efficiency,
+    escape_markdown,
+    interval_text,
+    score_text,
+)
 
 SEARCHES = ("search_augmentation-fashion_mnist", "search_augmentation-solar_cells")
 

@@ -9,7 +9,30 @@ from typing import Any
 from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
-from simsiam_jax.report.tables import Table, signed, summarise
+from simsiam_jax.report.tables import (
+    COLUMNS,
+    NOT_RUN,
+    NOTHING,
+    OUTCOMES,
+    Table,
+    escape_markdown,
+    signed,
+    summarise,
+)
+
+__all__ = [
+    "COLUMNS",
+    "NOTHING",
+    "NOT_RUN",
+    "OUTCOMES",
+    "RESULTS",
+    "Difference",
+    "Recorded",
+    "efficiency",
+    "escape_markdown",
+    "interval_text",
+    "score_text",
+]
 
 RESULTS = Path(__file__).parent
 
