@@ -8,6 +8,7 @@ from typing import Any
 
 from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
+from simsiam_jax.report.labels import efficiency
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
 from simsiam_jax.report.tables import (
     COLUMNS,
