@@ -1,9 +1,9 @@
-"""Our pretraining measured beside PyTorch's, alternating in one run on one device: rates, ratios, memory, compiling.
+"""Measures our pretraining beside PyTorch's, by turns in one run on one device: rates, ratios, memory, compile times.
 
 Command: python -m experiments.benchmark --backbone=resnet18 --stage=step             (some minutes on two cores)
          python -m experiments.benchmark --variant="no graphs=--xla_gpu_enable_command_buffer=" --contenders=jax
          python -m experiments.benchmark --summarise=experiments/results/benchmark       (the table of all its files)
-Result: WORKDIR/benchmark-NAME.json, and its table. The PyTorch side needs pip install -e ".[torch]".
+Result: WORKDIR/benchmark-NAME.json, and its table. PyTorch's side needs pip install -e ".[torch]".
 """
 
 import dataclasses
@@ -30,7 +30,6 @@ def main() -> None:
         Settings(
             config=config_from_flags(),
             stage=values.stage,
-            rival="experiments.benchmark.torch_side:build",
             images=values.images,
             source_size=values.source_size,
             contenders=values.contenders,
@@ -66,13 +65,13 @@ if __name__ == "__main__":
     flags.DEFINE_integer("micro_batch_size", None, "Images of a micro-batch; 64 in the paper.")
     flags.DEFINE_integer("accumulation", None, "Micro-batches of an update; 8 in the paper.")
     flags.DEFINE_string("dtype", None, "Compute type: float32 or bfloat16.")
-    flags.DEFINE_integer("images", None, "Resident images that a stage goes round.")
-    flags.DEFINE_integer("source_size", None, "Their side in pixels; the views' by default.")
+    flags.DEFINE_integer("images", None, "Number of images on the device that a stage goes round.")
+    flags.DEFINE_integer("source_size", None, "Side of these images in pixels; the views' by default.")
     flags.DEFINE_list("contenders", None, f"Who takes part, of {', '.join(CONTENDERS)}.")
-    flags.DEFINE_multi_string("variant", [], "Ours with other flags: NAME=--xla_flag=VALUE, or NAME=plain.")
-    flags.DEFINE_integer("rounds", 5, "Turns of each contender.")
-    flags.DEFINE_float("seconds", 5.0, "Length of a turn, about.")
+    flags.DEFINE_multi_string("variant", [], "Ours with other flags: NAME=--xla_flag=VALUE, or NAME=lax.")
+    flags.DEFINE_integer("rounds", 5, "Number of turns of each contender.")
+    flags.DEFINE_float("seconds", 5.0, "Approximate length of a turn in seconds.")
     flags.DEFINE_string("workdir", f"runs/{EXPERIMENT}", "Folder for the result.")
-    flags.DEFINE_string("trace", None, "Folder for a trace of a few of our calls, for the JAX profiler.")
+    flags.DEFINE_string("trace", None, "Folder for a trace of a few of our calls, for JAX's profiler.")
     flags.DEFINE_string("summarise", None, "Only print the table of the results in this folder.")
     launch.run(main)

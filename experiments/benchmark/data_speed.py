@@ -1,7 +1,7 @@
-"""How fast data gets ready and reaches the device: preparing, streaming from the cache, and what a step waits for it.
+"""How fast data is prepared and reaches the device, and how long a training step waits for it.
 
-Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, which PNG cannot compress; streamed are
-random images of 96×96, without training and with SimSiam steps of ResNet-18.
+Random images of CIFAR-10's size, which PNG cannot compress, are prepared: first TFDS's records, then the cache. Random
+images of 96×96 are streamed from the cache, without training and with SimSiam steps of ResNet-18.
 
 Command: python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed
 Cost: about 2 minutes on two cores.
@@ -45,18 +45,24 @@ def main() -> None:
 
 
 def time_feed(split) -> tuple[float, float, float]:
-    """Images a second streamed without training, pairs a second trained on, and the share of that spent waiting."""
+    """Streams a split, without training and with it.
+
+    Args:
+      split: An `ImageSplit` of at least `BATCH` × (`STEPS` + 1) images.
+
+    Returns:
+      Images a second streamed without training, pairs a second trained on, and the share of training spent waiting.
+    """
     import jax
 
-    from simsiam_jax.study.programs import Programs
+    from experiments.benchmark.ours import Programs, training_step
     from simsiam_jax.train.devices import on_every_device, streamed
     from simsiam_jax.train.loop import make_plan
-    from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+    from simsiam_jax.train.steps import Hyper, compile_step
 
     config = recipe_config("paper", dataset="stl10", image_size=96)
     programs = Programs(dataclasses.replace(config, backbone=launch.fitted(config.backbone)))
-    step = bind(pretrain_step, model=programs.simsiam, optimizer=programs.pretrain_optimizer, spec=config.views)
-    compiled = compile_step(bind(step, constant_predictor=True))
+    compiled = compile_step(training_step(config, programs))
     plan = make_plan(len(split), optimizer=config.pretrain.optimizer, micro_batch_size=BATCH, epochs=1, seed=0)
     rows, hypers = plan.epoch(0)
     begun = time.monotonic()
