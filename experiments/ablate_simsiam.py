@@ -6,32 +6,34 @@ augmentations. What they print for ResNet-50 on ImageNet, kNN or linear accuracy
 without; no predictor 0.1; batch norm none 34.6, hidden 67.4, default 68.1, all unstable; asymmetric 64.8 against 68.1.
 
 Command: python -m experiments.ablate_simsiam                    (`--dry_run` says how long it takes here)
-         python -m experiments.ablate_simsiam --preset=paper     (for a GPU: full width, 100 epochs)
+         python -m experiments.ablate_simsiam --preset=full     (for a GPU: full width, 100 epochs)
 Cost: about 30 minutes on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import PRESETS, run_table
-from simsiam_jax.settings.schema import Column, Layout, Row
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.records.experiment import Column, Layout
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import Arm
 
-ROWS = {
-    "simsiam": Row("in_domain", "SimSiam as it is"),
-    "no-stop-gradient": Row("in_domain", "no stop-gradient", settings={"stop_gradient": False}),
-    "no-predictor": Row("in_domain", "no predictor", settings={"predictor": False}),
-    "norm-none": Row(
+ARMS = {
+    "simsiam": Arm("in_domain", "SimSiam as it is"),
+    "no-stop-gradient": Arm("in_domain", "no stop-gradient", settings={"stop_gradient": False}),
+    "no-predictor": Arm("in_domain", "no predictor", settings={"predictor": False}),
+    "norm-none": Arm(
         "in_domain", "no batch norm in the heads", settings={"hidden_norm": False, "projector_output_norm": "none"}
     ),
-    "norm-hidden": Row("in_domain", "batch norm in hidden layers only", settings={"projector_output_norm": "none"}),
-    "norm-all": Row("in_domain", "batch norm on every output too", settings={"predictor_output_norm": "affine"}),
-    "asymmetric": Row("in_domain", "asymmetric loss", settings={"symmetric": False}),
-    "projector-2": Row("in_domain", "projector of 2 layers", settings={"projector_layers": 2}),
-    "projector-1": Row("in_domain", "projector of 1 layer", settings={"projector_layers": 1}),
-    "batch-quarter": Row("in_domain", "batch of 16", settings={"micro_batch_size": 16, "accumulation": 1}),
-    "batch-quadruple": Row("in_domain", "batch of 256", settings={"micro_batch_size": 256, "accumulation": 1}),
-    "predictor-decayed": Row("in_domain", "predictor's rate decayed", settings={"constant_predictor": False}),
-    "no-crop": Row("in_domain", "no crop", settings={"crop_scale": (1.0, 1.0)}),
-    "no-flip": Row("in_domain", "no mirroring", settings={"flip_probability": 0.0}),
-    "no-jitter": Row("in_domain", "no colour jitter", settings={"jitter_probability": 0.0}),
-    "none": Row("none", "no pretraining"),
+    "norm-hidden": Arm("in_domain", "batch norm in hidden layers only", settings={"projector_output_norm": "none"}),
+    "norm-all": Arm("in_domain", "batch norm on every output too", settings={"predictor_output_norm": "affine"}),
+    "asymmetric": Arm("in_domain", "asymmetric loss", settings={"symmetric": False}),
+    "projector-2": Arm("in_domain", "projector of 2 layers", settings={"projector_layers": 2}),
+    "projector-1": Arm("in_domain", "projector of 1 layer", settings={"projector_layers": 1}),
+    "batch-quarter": Arm("in_domain", "batch of 16", settings={"micro_batch_size": 16, "accumulation": 1}),
+    "batch-quadruple": Arm("in_domain", "batch of 256", settings={"micro_batch_size": 256, "accumulation": 1}),
+    "predictor-decayed": Arm("in_domain", "predictor's rate decayed", settings={"constant_predictor": False}),
+    "no-crop": Arm("in_domain", "no crop", settings={"crop_scale": (1.0, 1.0)}),
+    "no-flip": Arm("in_domain", "no mirroring", settings={"flip_probability": 0.0}),
+    "no-jitter": Arm("in_domain", "no colour jitter", settings={"jitter_probability": 0.0}),
+    "none": Arm("none", "no pretraining"),
 }
 SMALL = {
     **PRESETS["small"],
@@ -45,17 +47,17 @@ SMALL = {
     "seeds": 3,
 }
 # With mirroring, which not every data set's own views have, so that there is something to leave out.
-SIZES = {**PRESETS, "small": SMALL, "paper": {"seeds": 3}}
+SIZES = {**PRESETS, "small": SMALL, "full": {"seeds": 3}}
 SIZES = {name: {**settings, "flip_probability": 0.5} for name, settings in SIZES.items()}
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="ablate_simsiam",
         title="What of SimSiam is needed, on {dataset}",
         question="Which parts of SimSiam matter on {dataset}, and without which does it collapse?",
         dataset="fashion_mnist",
         presets=SIZES,
-        evals=("knn", "linear"),
+        evaluations=("knn", "linear"),
         layout=Layout((Column("linear probe", "linear", "test"), Column("kNN", "knn", "test"))),
     )

@@ -8,7 +8,9 @@ Command: python -m experiments.demo      (or `make demo`, which installs everyth
 Cost: about 5 minutes (7 with the installation) on two CPU cores, and 2 GB of memory; no download.
 """
 
-from simsiam_jax.cli.launch import PRESETS, TABLE1_ROWS, run_table
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import THREE_ARMS
 
 # On small data the number of updates decides: small batches and no accumulation. The random images get 208 updates,
 # about the paper's 200 (1,000 images, 100 epochs, batches of 512).
@@ -31,7 +33,7 @@ SMOKE = {**PRESETS["smoke"], "stem": "cifar"}
 
 if __name__ == "__main__":
     run_table(
-        TABLE1_ROWS,
+        THREE_ARMS,
         experiment="demo",
         title="SimSiam on {dataset}",
         question="Does SimSiam pretraining help on {dataset} when labels are few?",

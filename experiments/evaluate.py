@@ -1,53 +1,51 @@
 """Evaluates a checkpoint of experiments.pretrain, or of any table's arm: kNN, linear probe, fine-tuning.
 
-Command: python -m experiments.evaluate --eval=linear --checkpoint=runs/mine/in_domain/seed-0/pretrain
+Command: python -m experiments.evaluate --evals=linear --checkpoint=runs/mine/in_domain/seed-0/pretrain
 Result: results.jsonl and a report, in a folder `evaluate` beside the checkpoint's unless --workdir says otherwise.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from simsiam_jax.cli import launch
+from simsiam_jax.cli import checkpoint, launch
+from simsiam_jax.cli.flags import define, explicit, value
+from simsiam_jax.cli.guard import run
 from simsiam_jax.data.datasets import dataset_title
-from simsiam_jax.errors import require
-from simsiam_jax.settings.schema import EVALS, OVERRIDES, Row, Study, with_overrides
+from simsiam_jax.records.experiment import EVALUATIONS
+from simsiam_jax.settings.resolve import SETTINGS, check_warmup, with_settings
+from simsiam_jax.study.definition import Arm, Study
 
 EXPERIMENT = "evaluate"
+EVALUATION = [name for name, each in SETTINGS.items() if each.group == "evaluation"]
+DATA = ("dataset", "labels", "max_bad_images", "cached_size")
 
 
 def main() -> None:
-    values = flags.FLAGS
-    require(values.checkpoint is not None, "--checkpoint=WORKDIR/ARM/seed-K/pretrain is needed: what to evaluate")
-    folder = Path(values.checkpoint).expanduser().absolute()
-    pretrained = launch.open_pretrained(folder)
+    pretrained = checkpoint.checkpoint_flag()
     config = pretrained.config
-    if values.dataset is not None or values.labels is not None:
-        config = launch.on_dataset(config, values.dataset or config.dataset, launch.labels_flag())
-    launch.check_same_network(pretrained)
-    config = with_overrides(config, {**launch.given(OVERRIDES), "init": "random"})  # the source tells of any other
-    source = dataset_title(pretrained.source)
-    folders = launch.folders(workdir=values.workdir or str(folder.parent / "evaluate"))
+    if value("dataset") is not None or value("labels") is not None:
+        config = checkpoint.on_dataset(config, value("dataset") or config.dataset, launch.labels_flag())
+    checkpoint.check_same_network(pretrained)
+    given = {name: each for name, each in explicit(SETTINGS).items() if name not in ("dataset", "labels")}
+    config = with_settings(config, {**given, "init": "random"})  # the source tells of any other
+    check_warmup(config, given)
+    source, backbone = dataset_title(pretrained.source), config.program.backbone.name
     launch.run_study(
         Study(
             experiment=EXPERIMENT,
-            title=f"{config.backbone.name} pretrained on {source}, evaluated on {dataset_title(config.dataset)}",
+            title=f"{backbone} pretrained on {source}, evaluated on {dataset_title(config.dataset)}",
             question="What are the pretrained features worth?",
-            rows={source: Row(pretrained.source, f"pretrained on {source}")},
+            arms={source: Arm(pretrained.source, f"pretrained on {source}")},
             config=config,
             seeds=(pretrained.seed,),
-            evals=tuple(values.eval),
+            evaluations=value("evals"),
             command=launch.command(EXPERIMENT),
-            **folders,
+            **launch.folders(workdir=value("workdir") or str(pretrained.folder.parent / "evaluate")),
         ),
-        folder,
+        pretrained.folder,
     )
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.")
-    flags.DEFINE_list("eval", list(EVALS), f"Evaluations, comma-separated, of {', '.join(EVALS)}.")
-    launch.define_folder_flags(workdir=None, dataset=None)
-    launch.define_network_flags()
-    launch.define_evaluation_flags()
-    launch.run(main)
+    define(["evals", *launch.FOLDERS, *checkpoint.NETWORK, *EVALUATION, *DATA], evals=EVALUATIONS)
+    run(main)

@@ -9,20 +9,17 @@ from pathlib import Path
 
 from absl import flags
 
-from simsiam_jax.cli import launch
+from simsiam_jax import export
+from simsiam_jax.cli.checkpoint import checkpoint_flag
+from simsiam_jax.cli.flags import value
+from simsiam_jax.cli.guard import run
 from simsiam_jax.errors import require
 
 
 def main() -> None:
-    values = flags.FLAGS
-    require(values.checkpoint is not None, "--checkpoint=WORKDIR/ARM/seed-K/pretrain is needed: what to export")
-    require(bool(values.out), "--out=FOLDER is needed: where to write the files")
-    out = Path(values.out).expanduser().absolute()
-    pretrained = launch.open_pretrained(Path(values.checkpoint).expanduser().absolute())
-
-    # Not before the flags are understood: jax takes its time.
-    from simsiam_jax import export
-
+    pretrained = checkpoint_flag()
+    require(bool(value("out")), "--out=FOLDER is needed: where to write the files")
+    out = Path(value("out")).expanduser().absolute()
     card = export.export_checkpoint(
         pretrained.folder, out, config=pretrained.config, source=pretrained.source, seed=pretrained.seed
     )
@@ -39,4 +36,4 @@ def _indented(code: str) -> str:
 if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.")
     flags.DEFINE_string("out", None, "Folder for the files, new or empty.")
-    launch.run(main)
+    run(main)

@@ -4,16 +4,17 @@ Each seed pretrains once; its backbone then learns from ever more labels, whose 
 without pretraining on the same labels.
 
 Command: python -m experiments.label_efficiency                    (`--dry_run` says how long it takes here)
-         python -m experiments.label_efficiency --preset=paper     (for a GPU: full width, 100 epochs)
+         python -m experiments.label_efficiency --preset=full     (for a GPU: full width, 100 epochs)
 Cost: about 25 minutes on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import PRESETS, run_table
-from simsiam_jax.settings.schema import Row
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import Arm
 
 PERCENT = (1, 3, 10, 30, 100)
-ROWS = {
-    f"{name}-{percent}": Row(
+ARMS = {
+    f"{name}-{percent}": Arm(
         name,
         f"{label}, {percent} % of the labels",
         settings={"label_fraction": percent / 100},
@@ -40,11 +41,11 @@ SMOKE = {**PRESETS["smoke"], "finetune_updates": 4}
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="label_efficiency",
         title="Labels saved by pretraining on {dataset}",
         question="How many labels of {dataset} does SimSiam pretraining save?",
         dataset="fashion_mnist",
-        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "finetune_updates": 20_000}},
-        evals=("linear", "finetune"),
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "finetune_updates": 20_000}},
+        evaluations=("linear", "finetune"),
     )

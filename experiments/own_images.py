@@ -5,7 +5,9 @@ Command: python -m experiments.own_images --dataset=folder:PATH      (class fold
 Cost: the example about 28 minutes on two CPU cores; it needs `pip install elpv-dataset`.
 """
 
-from simsiam_jax.cli.launch import PRESETS, TABLE1_ROWS, run_table
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import THREE_ARMS
 
 # Few images are seen often, in small batches: on small data the number of updates decides.
 SMALL = {
@@ -22,7 +24,7 @@ SMALL = {
 
 if __name__ == "__main__":
     run_table(
-        TABLE1_ROWS,
+        THREE_ARMS,
         experiment="own_images",
         title="SimSiam on {dataset}",
         question="Does SimSiam pretraining help on {dataset} when labels are few?",

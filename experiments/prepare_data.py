@@ -9,30 +9,29 @@ it was stopped in, and repeats none that is finished.
 
 import time
 
-from absl import flags
-
-from simsiam_jax.cli import launch
+from simsiam_jax.cli.flags import define, explicit, value
+from simsiam_jax.cli.guard import run
+from simsiam_jax.cli.launch import labels_flag
 from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.splits import load_split
 
 
 def main() -> None:
-    values = flags.FLAGS
-    info = dataset_info(values.dataset, launch.labels_flag())
-    image_size = values.image_size or info.image_size
+    info = dataset_info(value("dataset"), labels_flag())
+    image_size = value("image_size") or info.image_size
     if info.label_kind != "none":
         print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
-    print(f"preparing {info.title} in {values.data_dir}", flush=True)
+    print(f"preparing {info.title} in {value('data_dir')}", flush=True)
     # Of train and unlabelled images together there would be a second copy: made where a run asks for it.
     for split in (name for name in info.splits if "+" not in name):
         begun = time.monotonic()
         images = load_split(
             info,
             split,
-            data_dir=values.data_dir,
-            manual_dir=values.manual_dir,
-            size=values.cached_size or info.stored_size(image_size),
-            **launch.given(["max_bad_images"]),
+            data_dir=value("data_dir"),
+            manual_dir=value("manual_dir"),
+            size=value("cached_size") or info.stored_size(image_size),
+            **explicit(["max_bad_images"]),
         ).images
         count, height, width, _ = images.shape
         size = f"{height}×{width}, {images.nbytes / 1e6:,.0f} MB"
@@ -40,5 +39,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.define_data_flags(dataset="cifar10")
-    launch.run(main)
+    define(
+        ["dataset", "labels", "data_dir", "manual_dir", "image_size", "cached_size", "max_bad_images"],
+        dataset="cifar10",
+    )
+    run(main)

@@ -6,25 +6,28 @@ Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoin
 """
 
 from simsiam_jax.cli import launch
+from simsiam_jax.cli.guard import run
 from simsiam_jax.data.datasets import dataset_title
-from simsiam_jax.settings.schema import Study
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import THREE_ARMS, Study
 
 EXPERIMENT = "pretrain"
 
 
 def main() -> None:
-    config, seeds = launch.config_from_flags(launch.PRESETS)
+    config, seeds = launch.config_from_flags(PRESETS)
     folders = launch.folders()
     launch.run_study(
         Study(
             experiment=EXPERIMENT,
             title=f"SimSiam pretraining on {dataset_title(config.pretrain.dataset or config.dataset)}",
             question="What did pretraining learn, and did it collapse?",
-            rows={"in_domain": launch.TABLE1_ROWS["in_domain"]},
+            arms={"in_domain": THREE_ARMS["in_domain"]},
             config=config,
             seeds=seeds,
-            evals=(),
+            evaluations=(),
             command=launch.command(EXPERIMENT),
+            known_arms=tuple(THREE_ARMS),
             **folders,
         )
     )
@@ -34,4 +37,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     launch.define_study_flags(experiment=EXPERIMENT, dataset="digits", preset="small")
-    launch.run(main)
+    run(main, values=lambda: launch.help_values(PRESETS))

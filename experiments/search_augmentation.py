@@ -9,17 +9,19 @@ Command: python -m experiments.search_augmentation --dataset=fashion_mnist
 Cost: about 10 minutes each on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import PRESETS, run_table
-from simsiam_jax.settings.schema import Column, Layout, Row
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.records.experiment import Column, Layout
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import Arm
 
-ROWS = {
-    "crop-0.2": Row("in_domain", "crops from 0.2, as SimSiam", settings={"crop_scale": (0.2, 1.0)}),
-    "crop-0.5": Row("in_domain", "crops from 0.5", settings={"crop_scale": (0.5, 1.0)}),
-    "crop-0.8": Row("in_domain", "crops from 0.8", settings={"crop_scale": (0.8, 1.0)}),
-    "crop-0.5-jitter-0": Row(
+ARMS = {
+    "crop-0.2": Arm("in_domain", "crops from 0.2, as SimSiam", settings={"crop_scale": (0.2, 1.0)}),
+    "crop-0.5": Arm("in_domain", "crops from 0.5", settings={"crop_scale": (0.5, 1.0)}),
+    "crop-0.8": Arm("in_domain", "crops from 0.8", settings={"crop_scale": (0.8, 1.0)}),
+    "crop-0.5-jitter-0": Arm(
         "in_domain", "crops from 0.5, no colour jitter", settings={"crop_scale": (0.5, 1.0), "jitter_probability": 0.0}
     ),
-    "crop-0.5-flip-0": Row(
+    "crop-0.5-flip-0": Arm(
         "in_domain", "crops from 0.5, no mirroring", settings={"crop_scale": (0.5, 1.0), "flip_probability": 0.0}
     ),
 }
@@ -36,13 +38,13 @@ SMALL = {
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="search_augmentation",
         title="Augmentations for {dataset}",
         question="Which augmentation gives the best features on validation images of {dataset}?",
         dataset="fashion_mnist",
         presets={**PRESETS, "small": SMALL},
-        evals=("knn", "linear"),
+        evaluations=("knn", "linear"),
         layout=Layout((Column("linear probe", "linear", "validation"), Column("kNN", "knn", "validation"))),
         tested=False,
     )

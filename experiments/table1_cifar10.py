@@ -10,28 +10,30 @@ Data: the official archive, downloaded or in --manual_dir.
 
 import dataclasses
 
-from simsiam_jax.cli.launch import PRESETS, TABLE1_ROWS, run_table
-from simsiam_jax.settings.schema import Column, Layout
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.records.experiment import Column, Layout
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import THREE_ARMS
 
 PAPER = {
     "none": {"validation": 75.68, "test": 75.23},
     "random": {"validation": 83.87, "test": 83.12},
     "in_domain": {"validation": 88.59, "test": 88.89},
 }
-ROWS = {name: dataclasses.replace(row, paper=PAPER[name]) for name, row in TABLE1_ROWS.items()}
+ARMS = {name: dataclasses.replace(arm, published=PAPER[name]) for name, arm in THREE_ARMS.items()}
 LAYOUT = Layout((Column("validation", "finetune", "validation"), Column("test", "finetune", "test")))
 # As in the paper: 1,000 images of 224 pixels, so far fewer updates than in-domain pretraining has.
-FULL = {**PRESETS["paper"], "noise_images": 1000, "noise_size": 224, "seeds": 3}
+FULL = {**PRESETS["full"], "noise_images": 1000, "noise_size": 224, "seeds": 3}
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="table1_cifar10",
         title="Table 1: three ways to start ResNet-18 on {dataset}",
         question="Does SimSiam pretraining help on {dataset}, and does it need real images?",
         dataset="cifar10",
-        preset="paper",
-        presets={**PRESETS, "paper": FULL},
+        preset="full",
+        presets={**PRESETS, "full": FULL},
         paper_source="arXiv 2112.02297, Table 1 (CIFAR-10)",
         layout=LAYOUT,
     )

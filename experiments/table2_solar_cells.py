@@ -4,12 +4,13 @@ The paper's numbers are STL-10's (accuracy, 100 epochs on 100,000 images); here 
 of the cells are defective, and what is shown is the area under the ROC curve, with balanced accuracy beside it.
 
 Command: python -m experiments.table2_solar_cells                    (`--dry_run` says how long it takes here)
-         python -m experiments.table2_solar_cells --preset=paper     (for a GPU: full width, 100 epochs, all labels)
+         python -m experiments.table2_solar_cells --preset=full     (for a GPU: full width, 100 epochs, all labels)
 Cost: about 30 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY-NC-SA).
 """
 
-from experiments.table2_stl10 import LAYOUT, ROWS, SMOKE
-from simsiam_jax.cli.launch import PRESETS, run_table
+from experiments.table2_stl10 import ARMS, LAYOUT, SMOKE
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.settings.recipes import PRESETS
 
 SMALL = {
     **PRESETS["small"],
@@ -26,12 +27,12 @@ SMALL = {
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="table2_solar_cells",
         title="Table 2's protocol on {dataset}: four backbones",
         question="Which backbone finds defects in {dataset} best, and does SimSiam pretraining help it?",
         dataset="solar_cells",
-        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "accumulation": 1}},
         paper_source="arXiv 2112.02297, Table 2 (accuracy on STL-10)",
         layout=LAYOUT,
     )

@@ -10,8 +10,10 @@ Data: the official archive, downloaded or in --manual_dir. ImageNet weights: dow
 where they cannot be had, their arms are left out and the report says so. STL-10 was drawn from ImageNet: they leak.
 """
 
-from simsiam_jax.cli.launch import PRESETS, backbone_rows, run_table
-from simsiam_jax.settings.schema import Column, Layout
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.records.experiment import Column, Layout
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import backbone_arms
 
 BACKBONES = {"resnet18": "ResNet-18", "efficientnet_b0": "EfficientNet-B0", "vit_s": "ViT-S", "pit_ti": "PiT-Ti"}
 PAPER = {
@@ -20,7 +22,7 @@ PAPER = {
     "vit_s": {"none": 53.74, "in_domain": 60.45, "imagenet": 96.26},
     "pit_ti": {"none": 58.14, "in_domain": 64.21, "imagenet": 87.31},
 }
-ROWS = backbone_rows(
+ARMS = backbone_arms(
     BACKBONES,
     {(backbone, name): {"test": value} for backbone, values in PAPER.items() for name, value in values.items()},
     in_domain={"test_loss": True},
@@ -31,13 +33,13 @@ SMOKE = {**PRESETS["smoke"], "image_size": 32}
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="table2_stl10",
         title="Table 2: four backbones on {dataset}",
         question="Which backbone gains most from SimSiam pretraining on {dataset}?",
         dataset="stl10",
-        preset="paper",
-        presets={**PRESETS, "smoke": SMOKE, "paper": {"seeds": 3}},
+        preset="full",
+        presets={**PRESETS, "smoke": SMOKE, "full": {"seeds": 3}},
         paper_source="arXiv 2112.02297, Table 2 (STL-10)",
         layout=LAYOUT,
     )

@@ -10,8 +10,10 @@ Data: the official archives, downloaded or in --manual_dir. ImageNet weights as 
 """
 
 from experiments.table2_stl10 import SMOKE
-from simsiam_jax.cli.launch import PRESETS, backbone_rows, run_table
-from simsiam_jax.settings.schema import Column, Layout
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.records.experiment import Column, Layout
+from simsiam_jax.settings.recipes import PRESETS
+from simsiam_jax.study.definition import backbone_arms
 
 NUMBERS = {
     "macro_jaccard": "macro Jaccard",
@@ -30,7 +32,7 @@ PAPER = {
 }
 BACKBONES = {"resnet18": "ResNet-18", "pit_ti": "PiT-Ti"}
 CELLS = [(split, metric) for split in ("validation", "test") for metric in NUMBERS]
-ROWS = backbone_rows(
+ARMS = backbone_arms(
     BACKBONES,
     {
         arm: {f"{split}/{metric}": value for (split, metric), value in zip(CELLS, values, strict=True)}
@@ -41,13 +43,13 @@ LAYOUT = Layout(tuple(Column(f"{split} {NUMBERS[metric]}", "finetune", split, me
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="table3_celeba",
         title="Table 3: attributes of {dataset}",
         question="Does SimSiam pretraining help to tell the attributes of {dataset}?",
         dataset="celeb_a",
-        preset="paper",
-        presets={**PRESETS, "smoke": SMOKE, "paper": {"seeds": 3}},
+        preset="full",
+        presets={**PRESETS, "smoke": SMOKE, "full": {"seeds": 3}},
         paper_source="arXiv 2112.02297, Table 3 (CelebA; its accuracy is the Jaccard index)",
         layout=LAYOUT,
     )

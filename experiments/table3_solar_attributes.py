@@ -4,22 +4,23 @@
 faces; here it is four of 2,624 photographs.
 
 Command: python -m experiments.table3_solar_attributes                    (`--dry_run` says how long it takes here)
-         python -m experiments.table3_solar_attributes --preset=paper     (for a GPU)
+         python -m experiments.table3_solar_attributes --preset=full     (for a GPU)
 Cost: about 15 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY-NC-SA).
 """
 
 from experiments.table2_solar_cells import SMALL, SMOKE
-from experiments.table3_celeba import LAYOUT, ROWS
-from simsiam_jax.cli.launch import PRESETS, run_table
+from experiments.table3_celeba import ARMS, LAYOUT
+from simsiam_jax.cli.launch import run_table
+from simsiam_jax.settings.recipes import PRESETS
 
 if __name__ == "__main__":
     run_table(
-        ROWS,
+        ARMS,
         experiment="table3_solar_attributes",
         title="Table 3's protocol on {dataset}",
         question="Does SimSiam pretraining help to tell the attributes of solar cells?",
         dataset="solar_cells:conditions",
-        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "paper": {"seeds": 3, "accumulation": 1}},
+        presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "accumulation": 1}},
         paper_source="arXiv 2112.02297, Table 3 (CelebA; its accuracy is the Jaccard index)",
         layout=LAYOUT,
     )

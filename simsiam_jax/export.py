@@ -24,13 +24,14 @@ from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
-from simsiam_jax.models.layers import portable
+from simsiam_jax.models.cpu import portable_form
 from simsiam_jax.records.environment import environment
-from simsiam_jax.records.results import EXPERIMENT_FILE, Experiment, Result, read_experiment, read_results
+from simsiam_jax.records.experiment import EXPERIMENT_FILE, Experiment, read_experiment
+from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
 from simsiam_jax.settings.values import to_dict
-from simsiam_jax.study.programs import Programs, Variables, restore_backbone
-from simsiam_jax.weights import to_timm
+from simsiam_jax.study.programs import CompiledNetwork, Variables, restore_backbone
+from simsiam_jax.weights import timm_code, to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
@@ -68,21 +69,20 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
       InputError: If `out` is taken or cannot be written, or no checkpoint can be restored.
     """
     _check_free(out)
-    programs = Programs(config)
-    variables, epochs = restore_backbone(programs, folder)
+    variables, epochs = restore_backbone(CompiledNetwork(config.program), folder)
     # float32 whatever the pretraining computed in: its parameters are.
-    module = create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
-    program = export_features(module, variables, config.views)
+    module = create_backbone(config.program.backbone.name, config.image_size, **config.program.backbone.fields())
+    program = export_features(module, variables, config.program.views)
     card = {
         **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
         **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
         "export": environment(),
-        "timm": {"build": module.timm_code(config.image_size), "load": _LOAD_IN_TIMM},
+        "timm": {"build": timm_code(module, config.image_size), "load": _LOAD_IN_TIMM},
         "jax": {"needs": "jax and flatbuffers", "platforms": list(program.platforms), "load": _LOAD_IN_JAX},
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_safetensors(out / WEIGHTS_FILE, to_timm(config.backbone.name, variables), _header(card))
+        write_safetensors(out / WEIGHTS_FILE, to_timm(config.program.backbone.name, variables), _header(card))
         write_whole(out / PROGRAM_FILE, program.serialize())
         card["files"] = {
             name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
@@ -118,7 +118,7 @@ def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> 
 
     shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
     # GPUs and TPUs would otherwise round float32 factors to 10 or 7 bits.
-    with portable(), jax.default_matmul_precision("float32"):
+    with portable_form(), jax.default_matmul_precision("float32"):
         return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
@@ -127,15 +127,15 @@ def _describe(config: Config, module: nn.Module, variables: Variables, *, featur
     size = config.image_size
     return {
         "backbone": {
-            "name": config.backbone.name,
-            "fields": config.backbone.fields(),
+            "name": config.program.backbone.name,
+            "fields": config.program.backbone.fields(),
             "features": features,
             "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"])),
         },
         "input": {
             "image_size": size,
-            "mean": list(config.views.mean),
-            "std": list(config.views.std),
+            "mean": list(config.program.views.mean),
+            "std": list(config.program.views.std),
             "preprocessing": (
                 f"RGB in 0..1; shorter side resized to {size} pixels (bilinear, antialiased), centre crop of "
                 f"{size}×{size}; (image - mean) / std, by channel. {PROGRAM_FILE} takes uint8 in 0..255 of this "
@@ -150,10 +150,10 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
     stages = folder.absolute().parent
     arm, workdir = stages.parent.name, stages.parent.parent
     experiment, results = _recorded(workdir)
-    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, config.backbone.name)]
+    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, config.program.backbone.name)]
     # What experiments.evaluate found, where it puts it unless told otherwise; it knows no arms.
     evaluation, evaluated = _recorded(stages / "evaluate")
-    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, config.backbone.name)]
+    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, config.program.backbone.name)]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
     return {
         "pretraining": {
@@ -177,13 +177,13 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
 
 def _without_paths(config: Config) -> Config:
     """The settings with files and folders by their own names: where they lie on this machine is nobody's business."""
-    other, labels, init = config.pretrain.dataset, config.labels, config.backbone.init
+    other, labels, init = config.pretrain.dataset, config.labels, config.init
     return dataclasses.replace(
         config,
         dataset=dataset_title(config.dataset),
         labels=labels and Path(labels).name,
         pretrain=dataclasses.replace(config.pretrain, dataset=other and dataset_title(other)),
-        backbone=dataclasses.replace(config.backbone, init=init if init.startswith("hf:") else Path(init).name),
+        init=init if init.startswith("hf:") else Path(init).name,
     )
 
 

@@ -1,8 +1,11 @@
-"""Files that are written whole or not at all, and digests of what is in them."""
+"""Files that are written whole or not at all, locks on them, and digests of what is in them."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,26 @@ def write_json(path: Path, values: Any) -> None:
       ValueError: For a number that JSON does not have (NaN or infinite).
     """
     write_whole(path, f"{json.dumps(values, indent=1, allow_nan=False)}\n".encode())
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds an exclusive lock on a file while the context lasts, and tells whether it has it.
+
+    The system releases the lock however its process ends. Processes on several machines see it where the folder's
+    file system has such locks.
+
+    Args:
+      path: The file, made where it is missing; its folder must exist.
+      wait: Whether to wait for whoever has the lock, or to go on without it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def sha256(path: Path) -> str:

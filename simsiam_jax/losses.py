@@ -41,13 +41,13 @@ def simsiam_loss(
 ) -> Float[Array, ""]:
     """Equation (3): D(p1, stopgrad z2) / 2 + D(p2, stopgrad z1) / 2.
 
-    What it is without its two parts is what SimSiam's sections 4.1 and 4.6 take away.
+    SimSiam's sections 4.1 and 4.6 take its two parts away.
 
     Args:
       p1: The predictor's output for the first view.
-      p2: The same for the second.
+      p2: The predictor's output for the second view.
       z1: The projector's output for the first view; a target.
-      z2: The same for the second.
+      z2: The projector's output for the second view; a target.
       stop_gradient: Whether no gradient reaches z.
       symmetric: Whether both terms count, or the first alone, whole.
 
@@ -69,10 +69,10 @@ def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " ba
 def binary_cross_entropy(
     logits: Float[Array, "batch attributes"], targets: Int[Array, "batch attributes"]
 ) -> Float[Array, ""]:
-    """The mean binary cross-entropy in nats over the known entries (paper.md: the loss for multi-label data).
+    """The mean binary cross-entropy in nats over the known entries (the paper's loss for multi-label data).
 
     Args:
-      logits: Of any float type.
+      logits: Logits of the attributes, of any float type.
       targets: 1, 0, or -1 where the attribute is not known.
 
     Returns:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Float, Int
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from simsiam_jax.losses import l2_normalize
 
@@ -14,7 +15,7 @@ from simsiam_jax.losses import l2_normalize
 Numbers = dict[str, float | int]
 
 # The number of each kind of label by which epochs and penalties are chosen and that tables show: for attributes the
-# one that the paper's Table 3 leads with, under the name of macro accuracy (paper.md, "Where its code differs", 11).
+# one that the paper's Table 3 leads with, under the name of macro accuracy (experiments/PAPER.md).
 # It counts present attributes alone, where accuracy would flatter whoever never predicts a rare one.
 HEADLINE = {"classes": "top1", "attributes": "macro_jaccard"}
 
@@ -84,8 +85,6 @@ def headline_score(
 
 def _area(ranks: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
     """The area under the ROC curve, NaN where one class is missing or a network has diverged."""
-    from sklearn.metrics import roc_auc_score  # as in _ranking
-
     defined = len(np.unique(labels)) == 2 and np.isfinite(ranks).all()
     return float(roc_auc_score(labels, ranks)) if defined else math.nan
 
@@ -113,9 +112,6 @@ def _accuracy(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"],
 
 
 def _ranking(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"]) -> dict[str, float]:
-    # It takes a second to import, which a launcher's --help should not wait for.
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     known = labels >= 0
     rankable = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
     if not rankable.all():

@@ -1,12 +1,14 @@
-"""What must be settled before jax starts: XLA's flags and the compilation cache.
+"""What must be settled before jax meets its devices: XLA's flags, the compilation cache and how memory is kept.
 
-Launchers call `configure` before anything imports jax; whatever the user has set in the environment stays.
+Launchers call `configure` before they ask jax for anything; whatever the user has set in the environment stays.
 """
 
 import ctypes
 import os
 from importlib import metadata
 from pathlib import Path
+
+import jax
 
 # XLA's newer CPU convolution library is slower than the Eigen path for this study's shapes, weight gradients above
 # all (measured with jaxlib 0.10.2). The flag is experimental, and XLA aborts on a flag that it does not know, so only
@@ -27,8 +29,14 @@ def configure() -> None:
     if name not in flags and metadata.version("jaxlib").startswith(_EIGEN_CONVOLUTIONS_KNOWN_TO):
         os.environ["XLA_FLAGS"] = f"{flags} {_EIGEN_CONVOLUTIONS}".strip()
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_home / "simsiam_jax" / "xla"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    # jax has read its own variables when it was imported: these are for it, and those below for processes of ours.
+    for variable, option, value in (
+        ("JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir", str(cache_home / "simsiam_jax" / "xla")),
+        ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "jax_persistent_cache_min_compile_time_secs", 1.0),
+    ):
+        if variable not in os.environ:
+            os.environ[variable] = str(value)
+            jax.config.update(option, value)
 
 
 def keep_freed_memory() -> None:

@@ -14,14 +14,16 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from simsiam_jax.cli.launch import PRESETS
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
-from simsiam_jax.models import BACKBONES, create_backbone, layers
+from simsiam_jax.models import BACKBONES, cpu, create_backbone, layers
 from simsiam_jax.records.results import read_results
-from simsiam_jax.settings.schema import Row, Study, ViewSpec, recipe_config, with_overrides
+from simsiam_jax.settings.recipes import PRESETS, recipe_config
+from simsiam_jax.settings.resolve import with_settings
+from simsiam_jax.settings.schema import ViewSpec
+from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study import run as studies
-from simsiam_jax.study.programs import Programs, restore_backbone
+from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
 from tests.support.launchers import launch, refused
@@ -37,7 +39,7 @@ def _tiny_config():
     settings = {name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}
     changes = {"width": 1 / 16, "epochs": 1, "pretrain_images": 64, "dtype": "bfloat16"}
     config = recipe_config("paper", dataset="digits", image_size=16)
-    return with_overrides(config, {**settings, **changes, "patch_size": None})
+    return with_settings(config, {**settings, **changes, "patch_size": None})
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +50,10 @@ def pretrained(tmp_path_factory):
         experiment="pretrain",
         title="",
         question="",
-        rows={"in_domain": Row("in_domain", "digits")},
+        arms={"in_domain": Arm("in_domain", "digits")},
         config=_tiny_config(),
         seeds=(0,),
-        evals=(),
+        evaluations=(),
         workdir=base / "runs",
         data_dir=base / "data",
         manual_dir=None,
@@ -62,8 +64,8 @@ def pretrained(tmp_path_factory):
     evaluation = dataclasses.replace(
         study,
         experiment="evaluate",
-        rows={"digits": Row("digits", "digits")},
-        evals=("knn",),
+        arms={"digits": Arm("digits", "digits")},
+        evaluations=("knn",),
         workdir=folder.parent / "evaluate",
     )
     studies.run_evaluations(evaluation, folder)
@@ -82,7 +84,7 @@ def exported(pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def restored(pretrained):
     """The checkpoint's variables as the study restores them."""
-    variables, epochs = restore_backbone(Programs(_tiny_config()), pretrained)
+    variables, epochs = restore_backbone(CompiledNetwork(_tiny_config().program), pretrained)
     assert epochs == 1
     return variables
 
@@ -91,8 +93,8 @@ def restored(pretrained):
 def expected(restored):
     """Our own features of five images, in float32."""
     config = _tiny_config()
-    module = create_backbone(config.backbone.name, config.image_size, **config.backbone.fields())
-    return jax.jit(module.apply)(restored, evaluation_view(_images(5, 16), spec=config.views))
+    module = create_backbone(config.program.backbone.name, config.image_size, **config.program.backbone.fields())
+    return jax.jit(module.apply)(restored, evaluation_view(_images(5, 16), spec=config.program.views))
 
 
 def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretrained):
@@ -135,7 +137,7 @@ def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretraine
 
 def test_the_weights_come_back_bit_for_bit(exported, restored):
     config, path = _tiny_config(), exported[0] / WEIGHTS_FILE
-    back = from_timm("resnet18", read_state_dict(path), config.image_size, **config.backbone.fields())
+    back = from_timm("resnet18", read_state_dict(path), config.image_size, **config.program.backbone.fields())
     assert jax.tree.structure(back) == jax.tree.structure(restored)
     jax.tree.map(np.testing.assert_array_equal, back, restored)
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -261,7 +263,7 @@ def test_a_portable_program_has_each_platforms_own_convolution():
         lowered = jax.jit(lambda x: conv.apply(variables, x)).trace(image).lower(lowering_platforms=platforms)
         return lowered.as_text().count("stablehlo.convolution")
 
-    with layers.portable():
+    with cpu.portable_form():
         assert (convolutions("cpu"), convolutions("cuda"), convolutions("tpu")) == (0, 1, 1)
         assert convolutions("cpu", "cuda") > 0
     # Traced on a CPU without it, the CPU's form would go to all.

@@ -121,7 +121,7 @@ def entrants(
     for variant in variants:
         arguments = (workload, variant.lax)
         found.append(jax_contender(f"{OURS} {variant.name}", "ours", arguments, xla_flags=variant.xla_flags))
-    return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.dtype,))]
+    return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.program.dtype,))]
 
 
 def jax_contender(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmark.ours import Programs, lax_convolutions
+from experiments.benchmark.ours import CompiledNetwork, lax_form
 from simsiam_jax.settings.schema import Config
 
 # A training step goes forward, and takes the gradients of a layer's input and of its weights, each as much again.
@@ -29,14 +29,14 @@ def flops_per_sample(config: Config, stage: str) -> int:
     """
     if stage == "augment":
         return 0
-    programs, size = Programs(config), config.image_size
+    network, size = CompiledNetwork(config.program), config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    with lax_convolutions():
-        variables: Any = jax.eval_shape(programs.simsiam.init, jax.random.key(0), image, image)
+    with lax_form():
+        variables: Any = jax.eval_shape(network.simsiam.init, jax.random.key(0), image, image)
         if stage == "eval":
             backbone = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
-            return count_flops(jax.make_jaxpr(programs.backbone.apply)(backbone, image))
-        pair = count_flops(jax.make_jaxpr(programs.simsiam.apply)(variables, image, image))
+            return count_flops(jax.make_jaxpr(network.backbone.apply)(backbone, image))
+        pair = count_flops(jax.make_jaxpr(network.simsiam.apply)(variables, image, image))
     return pair * (1 if stage == "forward" else _PASSES_OF_A_STEP)
 
 

@@ -12,6 +12,7 @@ from experiments.benchmark import entrants, table
 from experiments.benchmark.contest import ask, contest
 from experiments.benchmark.workload import Workload, usual_images
 from simsiam_jax.errors import require
+from simsiam_jax.records.environment import environment
 from simsiam_jax.settings.schema import Config
 
 
@@ -112,8 +113,6 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
 
 
 def _environment(device: str, *, torch: bool) -> dict[str, Any]:
-    from simsiam_jax.records.environment import environment
-
     values = environment(device)
     if torch:
         for package in entrants.TORCH_PACKAGES:

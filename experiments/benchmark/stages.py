@@ -19,7 +19,7 @@ from jaxtyping import Int
 
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
-from experiments.benchmark.ours import Programs, lax_convolutions, training_step
+from experiments.benchmark.ours import CompiledNetwork, lax_form, training_step
 from experiments.benchmark.workload import CLASSES, Workload
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
@@ -33,6 +33,7 @@ from simsiam_jax.settings.schema import Config
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
 from simsiam_jax.train.loop import epoch_runner, make_plan
 from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step
+from simsiam_jax.weights import timm_code
 
 SEED = 0
 
@@ -72,7 +73,7 @@ def survey(config: Config, stage: str) -> Survey:
       InputError: If the network cannot be built.
     """
     flops = flops_per_sample(config, stage)
-    code = Programs(config).backbone.timm_code(config.image_size)
+    code = timm_code(CompiledNetwork(config.program).backbone, config.image_size)
     return Survey(jax.default_backend(), device_name(), flops, code)
 
 
@@ -85,7 +86,7 @@ def ours(workload: Workload, lax: bool = False, trace: Path | None = None) -> En
       trace: Folder for a profile of a few calls, taken after the last round; None means no profile.
     """
     stages = {"augment": _augment, "forward": _forward, "step": _step, "epoch": _epoch, "eval": _evaluation}
-    lanes = stages[workload.stage](workload, Programs(workload.config))
+    lanes = stages[workload.stage](workload, CompiledNetwork(workload.config.program))
     if lax:
         lanes = {suffix: dataclasses.replace(lane, run=_with_lax(lane.run)) for suffix, lane in lanes.items()}
 
@@ -102,7 +103,7 @@ def ours(workload: Workload, lax: bool = False, trace: Path | None = None) -> En
 def _with_lax(run: Callable[[int], Any]) -> Callable[[int], Any]:
     # Programs are traced when they are first called, not when they are built.
     def run_with_lax(calls: int) -> None:
-        with lax_convolutions():
+        with lax_form():
             run(calls)
 
     return run_with_lax
@@ -152,15 +153,15 @@ def _split(workload: Workload) -> ImageSplit:
 
 
 def _rows(workload: Workload) -> Int[np.ndarray, "micro_batches batch"]:
-    return in_batches(workload.images, workload.config.pretrain.micro_batch_size)[: workload.micro_batches]
+    return in_batches(workload.images, workload.micro_batch_size)[: workload.micro_batches]
 
 
 def _on_device(split: ImageSplit, rows: Int[np.ndarray, "*axes"]) -> Batch:
     return shared_out(gather(split, rows[None]))
 
 
-def _augment(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    draw = jax.jit(functools.partial(two_views, spec=workload.config.views))
+def _augment(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
+    draw = jax.jit(functools.partial(two_views, spec=workload.config.program.views))
     split, rows = _split(workload), _rows(workload)
     batches = [jax.device_put(gather(split, each)) for each in rows]
 
@@ -170,17 +171,19 @@ def _augment(workload: Workload, programs: Programs) -> dict[str, Lane]:
     return {"": _lane(call, batches, samples=rows.shape[1])}
 
 
-def _forward(workload: Workload, programs: Programs) -> dict[str, Lane]:
+def _forward(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     def loss_of(variables, batch):
-        (p1, p2, z1, z2), batch_stats = train_on_views(programs.simsiam, variables, *batch)
+        (p1, p2, z1, z2), batch_stats = train_on_views(network.simsiam, variables, *batch)
         return simsiam_loss(p1, p2, z1, z2), batch_stats
 
     compiled = jax.pmap(loss_of, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
-    draw = jax.jit(functools.partial(two_views, seed=np.uint32(SEED), epoch=np.int32(0), spec=workload.config.views))
+    draw = jax.jit(
+        functools.partial(two_views, seed=np.uint32(SEED), epoch=np.int32(0), spec=workload.config.program.views)
+    )
     split, rows = _split(workload), _rows(workload)
     views = [shared_out(jax.tree.map(_with_device_axis, draw(split.images[each], split.sample_ids[each])))
              for each in rows]  # fmt: skip
-    variables = on_every_device(programs.initial_simsiam(SEED))
+    variables = on_every_device(network.initial_simsiam(SEED))
     return {"": _lane(lambda batch: compiled(variables, batch), views, samples=rows.shape[1])}
 
 
@@ -205,12 +208,13 @@ class Training(NamedTuple):
 
 
 def _hyper(workload: Workload, *shape: int) -> Hyper:
-    pretrain = workload.config.pretrain
-    rate = np.full(shape, pretrain.optimizer.peak_learning_rate(pretrain.effective_batch), np.float32)
+    schedule = workload.config.pretrain.schedule
+    peak = schedule.peak(micro_batch=workload.micro_batch_size, accumulation=workload.accumulation)
+    rate = np.full(shape, peak, np.float32)
     return Hyper(rate, rate, np.full(shape, SEED, np.uint32), np.zeros(shape, np.int32))
 
 
-def _training(workload: Workload, programs: Programs) -> Training:
+def _training(workload: Workload, network: CompiledNetwork) -> Training:
     """Steps over the resident micro-batches, laid out for `compile_step`, or on accelerators for `compile_scan`."""
     scan = jax.default_backend() != "cpu"
     split, rows = _split(workload), _rows(workload)
@@ -219,13 +223,13 @@ def _training(workload: Workload, programs: Programs) -> Training:
         inputs = [(_on_device(split, rows), _hyper(workload, steps))]
     else:
         inputs = [(_on_device(split, each), _hyper(workload)) for each in rows]
-    return Training(training_step(workload.config, programs), inputs, steps if scan else 1, scan)
+    return Training(training_step(network), inputs, steps if scan else 1, scan)
 
 
-def _train(workload: Workload, training: Training, programs: Programs) -> Lane:
+def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
     """A lane of training steps, each call's state going into the next; it also measures what a call costs the host."""
     compiled = compile_scan(training.step) if training.scan else compile_step(training.step)
-    state: Any = on_every_device(programs.pretrain_state(SEED))
+    state: Any = on_every_device(network.pretrain_state(SEED))
 
     def call(inputs: tuple[Batch, Hyper]) -> Any:
         nonlocal state
@@ -241,21 +245,20 @@ def _train(workload: Workload, training: Training, programs: Programs) -> Lane:
             jax.block_until_ready(result)
         return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}
 
-    pretrain = workload.config.pretrain
     lane = _lane(
         call,
         training.inputs,
-        samples=pretrain.micro_batch_size * training.micro_steps,
-        period=1 if training.scan else pretrain.accumulation,
+        samples=workload.micro_batch_size * training.micro_steps,
+        period=1 if training.scan else workload.accumulation,
     )
     return dataclasses.replace(lane, inspect=inspect)
 
 
-def _step(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    return {"": _train(workload, _training(workload, programs), programs)}
+def _step(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
+    return {"": _train(workload, _training(workload, network), network)}
 
 
-def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
+def _epoch(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     """An epoch as training runs it, and its steps with nothing between them.
 
     The difference between the two is the host's time between calls.
@@ -263,14 +266,14 @@ def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
     pretrain, split = workload.config.pretrain, _split(workload)
     plan = make_plan(
         workload.images,
-        optimizer=pretrain.optimizer,
-        micro_batch_size=pretrain.micro_batch_size,
-        accumulation=pretrain.accumulation,
+        schedule=pretrain.schedule,
+        micro_batch_size=workload.micro_batch_size,
+        accumulation=workload.accumulation,
         epochs=pretrain.epochs,
         seed=SEED,
     )
-    run_epoch = epoch_runner(training_step(workload.config, programs), feed="resident")
-    state, epochs = programs.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
+    run_epoch = epoch_runner(training_step(network), feed="resident")
+    state, epochs = network.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
 
     def run(calls: int) -> None:
         nonlocal state
@@ -278,31 +281,31 @@ def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
             state, _ = run_epoch(state, split, *plan.epoch(next(epochs)), lambda steps, loss, rate: None)
         jax.block_until_ready(state)
 
-    training = _training(workload, programs)
+    training = _training(workload, network)
     return {
-        "": Lane(run, workload.micro_batches * pretrain.micro_batch_size),
-        "back to back": _back_to_back(workload, training, programs),
+        "": Lane(run, workload.micro_batches * workload.micro_batch_size),
+        "back to back": _back_to_back(workload, training, network),
     }
 
 
-def _back_to_back(workload: Workload, training: Training, programs: Programs) -> Lane:
+def _back_to_back(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
     """A lane of whole epochs of steps whose batches lie on the device already."""
-    lane = _train(workload, training, programs)
+    lane = _train(workload, training, network)
     calls_of_an_epoch = len(training.inputs)
     return Lane(
         lambda calls: lane.run(calls * calls_of_an_epoch), lane.samples * calls_of_an_epoch, inspect=lane.inspect
     )
 
 
-def _evaluation(workload: Workload, programs: Programs) -> dict[str, Lane]:
+def _evaluation(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     """Computes the features of all images, and kNN of a fifth of them among all: CIFAR-10's share of test images."""
     split, evaluation = _split(workload), workload.config.evaluation
-    variables = backbone_variables(programs.initial_simsiam(SEED))
+    variables = backbone_variables(network.initial_simsiam(SEED))
     queries = -(-len(split) // 5)
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            features = programs.features(variables, split)
+            features = network.features(variables, split)
             knn_outputs(
                 features,
                 split.labels,

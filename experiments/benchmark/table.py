@@ -104,17 +104,13 @@ def record(
 
 def file_name(workload: Workload, platform: str) -> str:
     """The file's name, such as `benchmark-resnet18-paper32-32-step-cpu.json`, then what differs from the paper."""
-    config = workload.config
-    backbone, pretrain = config.backbone, config.pretrain
-    parts = [backbone.name, backbone.stem, f"{config.image_size}", workload.stage, platform]
+    program = workload.config.program
+    backbone, batch = program.backbone, (workload.micro_batch_size, workload.accumulation)
+    parts = [backbone.name, backbone.stem, f"{program.image_size}", workload.stage, platform]
     parts += [f"width{backbone.width:g}"] if backbone.width != 1 else []
-    parts += [f"{pretrain.micro_batch_size}x{pretrain.accumulation}"] if _batch(pretrain) != (64, 8) else []
-    parts += [config.dtype] if config.dtype != "float32" else []
+    parts += ["{}x{}".format(*batch)] if batch != (64, 8) else []
+    parts += [program.dtype] if program.dtype != "float32" else []
     return "-".join(["benchmark", *filter(None, parts)]) + ".json"
-
-
-def _batch(pretrain: Any) -> tuple[int, int]:
-    return pretrain.micro_batch_size, pretrain.accumulation
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -207,13 +203,15 @@ def _columns(records: Iterable[Mapping[str, Any]]) -> list[str]:
 def _row(values: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     by_name = {each["name"]: each for each in values["contenders"]}
     config, ours = values["config"], by_name.get(OURS, {})
-    pretrain, backbone = config["pretrain"], config["backbone"]
+    # In the oldest records the settings of the program stand beside the others, and accumulation among pretraining's.
+    program = config.get("program", {**config, "accumulation": config["pretrain"].get("accumulation")})
+    backbone = program["backbone"]
     width = f"width {backbone['width']:g}" if backbone["width"] != 1 else None
     what = [
         " ".join(filter(None, [backbone["name"], backbone["stem"], width])),
-        f"{config['image_size']}×{config['image_size']}",
-        f"{pretrain['micro_batch_size']}×{pretrain['accumulation']}",
-        config["dtype"],
+        f"{program['image_size']}×{program['image_size']}",
+        f"{config['pretrain']['micro_batch_size']}×{program['accumulation']}",
+        program["dtype"],
         values["stage"],
     ]
     cells = [", ".join(what), values["device"]]

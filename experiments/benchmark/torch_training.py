@@ -95,10 +95,10 @@ class Side:
 
     def __init__(self, workload: Workload, device: Any, mode: str | None, timm_code: str):
         self.workload, self.config, self.device, self.mode = workload, workload.config, device, mode
-        network: Any = SimSiam(timm_code, self.config.head)
+        network: Any = SimSiam(timm_code, self.config.program.head)
         self.network = network.to(device, memory_format=torch.channels_last)
         self.loss = self.compiled(self.network.loss)
-        self.augment = Augment(self.config.views, device, self.compiled)
+        self.augment = Augment(self.config.program.views, device, self.compiled)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, through torch.compile if this contender compiles."""
@@ -106,7 +106,7 @@ class Side:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """A context that computes in bfloat16 where the benchmark asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.program.dtype == "bfloat16")
 
     def begin_step(self) -> None:
         """Tells CUDA graphs that the last step's outputs may be overwritten."""
@@ -120,13 +120,13 @@ class Side:
 
     def micro_batches(self) -> Sequence[Any]:
         """The resident images in whole micro-batches."""
-        return self.images().split(self.config.pretrain.micro_batch_size)[: self.workload.micro_batches]
+        return self.images().split(self.workload.micro_batch_size)[: self.workload.micro_batches]
 
     def loader(self) -> Loader:
         """The images through a DataLoader."""
         images, _ = self.workload.draw()
-        batch_size = self.config.pretrain.micro_batch_size
-        return Loader(images, self.config.views, batch_size, pin_memory=self.device.type == "cuda")
+        batch_size = self.workload.micro_batch_size
+        return Loader(images, self.config.program.views, batch_size, pin_memory=self.device.type == "cuda")
 
 
 Stage = tuple[Callable[[int], Any], int, int]
@@ -141,7 +141,7 @@ def _augment(side: Side) -> Stage:
             side.begin_step()
             side.augment(next(batches))
 
-    return run, side.config.pretrain.micro_batch_size, 1
+    return run, side.workload.micro_batch_size, 1
 
 
 def _forward(side: Side) -> Stage:
@@ -154,7 +154,7 @@ def _forward(side: Side) -> Stage:
             with torch.no_grad(), side.autocast():
                 side.loss(*next(views))
 
-    return run, side.config.pretrain.micro_batch_size, 1
+    return run, side.workload.micro_batch_size, 1
 
 
 def _step(side: Side) -> Stage:
@@ -165,11 +165,11 @@ def _step(side: Side) -> Stage:
             side.begin_step()
             trainer.micro_step(*side.augment(next(batches)))
 
-    return run, side.config.pretrain.micro_batch_size, side.config.pretrain.accumulation
+    return run, side.workload.micro_batch_size, side.workload.accumulation
 
 
 def _epoch(side: Side) -> Stage:
-    images, trainer, size = side.images(), Trainer(side), side.config.pretrain.micro_batch_size
+    images, trainer, size = side.images(), Trainer(side), side.workload.micro_batch_size
     seen = side.workload.micro_batches * size
 
     def run(calls: int) -> None:
@@ -188,20 +188,20 @@ def _augment_loaded(side: Side) -> Stage:
         for _ in loader.batches(calls):
             pass
 
-    return run, side.config.pretrain.micro_batch_size, 1
+    return run, side.workload.micro_batch_size, 1
 
 
 def _step_loaded(side: Side) -> Stage:
     """Steps fed by the DataLoader; a call is one step, or for the stage `epoch` all `micro_batches` steps."""
-    loader, trainer, pretrain = side.loader(), Trainer(side), side.config.pretrain
-    steps = side.workload.micro_batches if side.workload.stage == "epoch" else 1
+    loader, trainer, workload = side.loader(), Trainer(side), side.workload
+    steps = workload.micro_batches if workload.stage == "epoch" else 1
 
     def run(calls: int) -> None:
         for views in loader.batches(calls * steps):
             moved = [view.to(side.device, memory_format=torch.channels_last, non_blocking=True) for view in views]
             trainer.micro_step(*moved)
 
-    return run, pretrain.micro_batch_size * steps, pretrain.accumulation if steps == 1 else 1
+    return run, workload.micro_batch_size * steps, workload.accumulation if steps == 1 else 1
 
 
 def _evaluation(side: Side) -> Stage:
@@ -237,7 +237,7 @@ class Trainer:
     """
 
     def __init__(self, side: Side):
-        self.side, self.accumulation, self.steps = side, side.config.pretrain.accumulation, 0
+        self.side, self.accumulation, self.steps = side, side.workload.accumulation, 0
         self.optimizer = optimizer(side.network, side.config, fused=True)
         side.network.train()
         # CUDA graphs write each gradient to a fixed place. Elsewhere an update's first gradient needs no copy.
@@ -274,11 +274,12 @@ def optimizer(network: Any, config: Config, *, fused: bool) -> Any:
       config: The optimiser's settings, and the batch that scales the learning rate.
       fused: Whether one kernel updates all parameters.
     """
-    settings: OptimizerConfig = config.pretrain.optimizer
+    settings: OptimizerConfig = config.program.optimizer
     predictor = list(network.predictor.parameters())
     others = [*network.backbone.parameters(), *network.projector.parameters()]
     groups = [{"params": others}, {"params": predictor}]
-    rate = settings.peak_learning_rate(config.pretrain.effective_batch)
+    schedule, accumulation = config.pretrain.schedule, config.program.accumulation
+    rate = schedule.peak(micro_batch=config.pretrain.micro_batch_size, accumulation=accumulation)
     if settings.name == "adam":
         return torch.optim.Adam(groups, rate, weight_decay=settings.weight_decay, fused=fused)
     return torch.optim.SGD(groups, rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)

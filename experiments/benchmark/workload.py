@@ -40,9 +40,8 @@ class Workload:
     def __post_init__(self) -> None:
         require(self.stage in STAGES, f"--stage={self.stage}: unknown stage; known: {', '.join(STAGES)}")
         require(self.source_size >= 1, f"--source_size must be at least 1 pixel, not {self.source_size}")
-        pretrain = self.config.pretrain
         whole = self.stage in ("epoch", "eval")
-        fewest = pretrain.effective_batch if whole else pretrain.micro_batch_size
+        fewest = self.config.effective_batch if whole else self.micro_batch_size
         require(
             self.images >= fewest,
             f"--images={self.images}: --stage={self.stage} needs at least {fewest}, "
@@ -55,12 +54,21 @@ class Workload:
         return "images" if self.stage in ("augment", "eval") else "pairs"
 
     @property
+    def micro_batch_size(self) -> int:
+        """Images of a micro-batch."""
+        return self.config.pretrain.micro_batch_size
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of an update."""
+        return self.config.program.accumulation
+
+    @property
     def micro_batches(self) -> int:
         """The number of whole micro-batches in the images; an epoch has only those of whole updates."""
-        pretrain = self.config.pretrain
         if self.stage == "epoch":
-            return self.images // pretrain.effective_batch * pretrain.accumulation
-        return self.images // pretrain.micro_batch_size
+            return self.images // self.config.effective_batch * self.accumulation
+        return self.images // self.micro_batch_size
 
     def draw(self) -> tuple[UInt8[np.ndarray, "n size size 3"], Int32[np.ndarray, " n"]]:
         """The images, 0..255, and their classes, the same for every contender."""
@@ -79,5 +87,5 @@ def usual_images(config: Config, stage: str, platform: str) -> int:
       platform: The platform's name in jax, such as `cpu` or `gpu`.
     """
     if stage in ("epoch", "eval"):
-        return max(_IMAGES_OF_A_SPLIT.get(platform, _IMAGES_OF_A_SPLIT_ELSEWHERE), config.pretrain.effective_batch)
-    return config.pretrain.micro_batch_size * max(_MICRO_BATCHES, 2 * config.pretrain.accumulation)
+        return max(_IMAGES_OF_A_SPLIT.get(platform, _IMAGES_OF_A_SPLIT_ELSEWHERE), config.effective_batch)
+    return config.pretrain.micro_batch_size * max(_MICRO_BATCHES, 2 * config.program.accumulation)

@@ -13,17 +13,17 @@ from simsiam_jax.train.steps import bind, clean_outputs, compile_outputs, over_s
 Extract = Callable[[dict[str, Any], Any], Float[np.ndarray, "n dim"]]
 
 
-def extractor(model: nn.Module, spec: ViewSpec, *, batch_size: int = 256) -> Extract:
+def extractor(model: nn.Module, views: ViewSpec, *, batch_size: int = 256) -> Extract:
     """Compiles extract(variables, split) -> float32 [n, dim] of unaugmented images, running statistics.
 
     The same serves a `Classifier`, whose outputs are logits.
 
     Args:
-      model: A backbone or classifier.
-      spec: Its image size, mean and standard deviation count.
+      model: The backbone or classifier.
+      views: Image size, mean and standard deviation of the images; nothing is augmented.
       batch_size: Images in a call over all devices.
     """
-    compiled = compile_outputs(bind(clean_outputs, model=model, spec=spec))
+    compiled = compile_outputs(bind(clean_outputs, model=model, views=views))
 
     def extract(variables, split):
         return over_split(compiled, variables, split, batch_size=batch_size)["outputs"]

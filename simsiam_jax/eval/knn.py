@@ -14,32 +14,32 @@ _QUERIES_PER_CALL = 512
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "k"))
 def knn_scores(
-    bank: Float[Array, "bank dim"],
-    labels: Int[Array, " bank"] | Int[Array, "bank classes"],
+    labelled: Float[Array, "labelled dim"],
+    labels: Int[Array, " labelled"] | Int[Array, "labelled classes"],
     queries: Float[Array, "queries dim"],
     *,
     num_classes: int,
     k: int = 200,
     temperature: float | Float[Array, ""] = 0.1,
 ) -> Float[Array, "queries classes"]:
-    """What the k nearest of the bank say, each with the weight exp(cosine / temperature).
+    """The votes of the k nearest labelled images, each with the weight exp(cosine / temperature).
 
     Args:
-      bank: Features of labelled images, in any scale.
-      labels: Their classes, 0..num_classes-1; or their attributes, 1, 0, or -1 where not known.
+      labelled: Features of labelled images, of any scale.
+      labels: Classes of these images, 0..num_classes-1; or their attributes, 1, 0, or -1 where not known.
       queries: Features to classify.
       num_classes: Number of classes or attributes.
-      k: Neighbours that vote, at most the size of the bank.
-      temperature: Of the weights, positive.
+      k: Number of neighbours that vote, at most the number of labelled images.
+      temperature: Temperature of the weights, above 0.
 
     Returns:
       The weight of each class; or each attribute's share, 0..1, of the weight of the neighbours of which it is known,
       0.5 where it is known of none.
     """
-    cosine = l2_normalize(queries) @ l2_normalize(bank).T
+    cosine = l2_normalize(queries) @ l2_normalize(labelled).T
     nearest, rows = jax.lax.top_k(cosine, k)
     # Relative to the nearest: the same classes win, and no small temperature overflows.
-    # Not nearest[:, :1]: XLA would merge that slice with top_k's own, and sort the whole bank (20 times slower on CPU).
+    # Not nearest[:, :1]: XLA would merge that slice with top_k's own, and sort all of them (20 times slower on CPU).
     weights = jnp.exp((nearest - nearest.max(axis=1, keepdims=True)) / temperature)
     if labels.ndim == 1:
         votes = jax.nn.one_hot(labels[rows], num_classes)
@@ -50,15 +50,15 @@ def knn_scores(
 
 
 def knn_outputs(
-    bank: Float[np.ndarray, "bank dim"],
-    bank_labels: Int[np.ndarray, " bank"] | Int[np.ndarray, "bank classes"],
+    labelled: Float[np.ndarray, "labelled dim"],
+    labels: Int[np.ndarray, " labelled"] | Int[np.ndarray, "labelled classes"],
     queries: Float[np.ndarray, "queries dim"],
     *,
     num_classes: int,
     k: int = 200,
     temperature: float = 0.1,
 ) -> Float[np.ndarray, "queries classes"]:
-    """`knn_scores` of any number of queries; a bank smaller than `k` votes as a whole."""
+    """`knn_scores` of any number of queries; fewer labelled images than `k` vote all of them."""
     parts = [queries[start : start + _QUERIES_PER_CALL] for start in range(0, len(queries), _QUERIES_PER_CALL)]
-    settings = {"num_classes": num_classes, "k": min(k, len(bank)), "temperature": temperature}
-    return np.concatenate([np.asarray(knn_scores(bank, bank_labels, part, **settings)) for part in parts])
+    settings = {"num_classes": num_classes, "k": min(k, len(labelled)), "temperature": temperature}
+    return np.concatenate([np.asarray(knn_scores(labelled, labels, part, **settings)) for part in parts])

@@ -26,13 +26,13 @@ class Probe(NamedTuple):
     """A linear classifier on standardised features.
 
     Attributes:
-      weights: float32 [dim, classes].
-      bias: float32 [classes].
-      mean: float32 [dim], of the features it was fitted on.
-      scale: float32 [dim], by which centred features are multiplied.
+      weights: Weights of the linear layer, float32 [dim, classes].
+      bias: Bias of the linear layer, float32 [classes].
+      mean: Mean of the features that it was fitted on, float32 [dim].
+      scale: Factors that centred features are multiplied by, float32 [dim].
       multilabel: Whether its classes are attributes, of which an image can have several.
       penalty: The chosen strength of the L2 penalty.
-      validation_score: The `headline_score` in 0..1 by which it was chosen.
+      validation_score: The `headline_score` in 0..1 that chose the penalty.
     """
 
     weights: Float[np.ndarray, "dim classes"]
@@ -84,12 +84,12 @@ def fit_probe(
     """Fits a probe for each penalty and returns the one that does best on validation (the strongest among equals).
 
     Args:
-      features: Of the labelled training images.
-      labels: Their classes, 0..num_classes-1; or their attributes, 1, 0, or -1 where not known.
-      validation_features: Of images that the penalty may be chosen on.
-      validation_labels: Their classes or attributes.
+      features: Features of the labelled training images.
+      labels: Classes of these images, 0..num_classes-1; or their attributes, 1, 0, or -1 where not known.
+      validation_features: Features of the images that the penalty is chosen on.
+      validation_labels: Classes or attributes of those images.
       num_classes: Number of classes or attributes.
-      metric: By which it is chosen, of `metrics.scores`; None: `metrics.HEADLINE`'s.
+      metric: Name of the number that chooses the penalty, of `metrics.scores`; None takes `metrics.HEADLINE`'s.
       threshold: Probability from which on an attribute counts as predicted.
     """
     mean = features.mean(axis=0)

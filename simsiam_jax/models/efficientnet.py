@@ -167,17 +167,3 @@ class EfficientNetB0(nn.Module):
     def fault(self, image_size: int) -> str | None:
         """What keeps this network from taking images of this side, with the flag to change, or None."""
         return stem_fault(self.stem, image_size)
-
-    def timm_code(self, image_size: int) -> str:
-        """Python that builds the same network in timm, as `model`."""
-        lines = ["import timm", 'model = timm.create_model("efficientnet_b0", num_classes=0)']
-        if self.width != 1.0:
-            lines[-1] = (
-                'model = timm.models.efficientnet._gen_efficientnet("efficientnet_b0", '
-                f"channel_multiplier={self.width}, num_classes=0)"
-            )
-        if self.stem != "imagenet":
-            lines.append("model.conv_stem.stride = (1, 1)")
-        if self.stem == "cifar":
-            lines.append("model.blocks[1][0].conv_dw.stride = (1, 1)")
-        return "\n".join(lines) + "\n"

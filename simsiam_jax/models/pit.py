@@ -125,7 +125,7 @@ class PoolingVisionTransformer(nn.Module):
           train: Whether stochastic depth is on.
           keys: For stochastic depth, one for each image; None drops nothing.
         """
-        dims = [heads * self._head_channels() for heads in self.heads]
+        dims = [heads * self.head_channels() for heads in self.heads]
         grid = PatchEmbed(dims[0], self.patch_size, self.patch_size // 2, "conv", self.dtype, name="patch_embed")(
             images
         )
@@ -146,7 +146,8 @@ class PoolingVisionTransformer(nn.Module):
             )(grid, cls_tokens, keys if train else None)
         return nn.LayerNorm(NORM_EPSILON, dtype=self.dtype, name="norm")(cls_tokens[:, 0])
 
-    def _head_channels(self) -> int:
+    def head_channels(self) -> int:
+        """The channels of a head: `head_dim` × `width`, rounded."""
         return max(1, round(self.head_dim * self.width))
 
     def fault(self, image_size: int) -> str | None:
@@ -164,13 +165,3 @@ class PoolingVisionTransformer(nn.Module):
     def resize_pos_embed(pos_embed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Position embeddings [1, rows, cols, dim] for another grid; class tokens have none."""
         return resize_grid(pos_embed, (shape[1], shape[2]))
-
-    def timm_code(self, image_size: int) -> str:
-        """Python that builds the same network in timm, as `model`."""
-        return (
-            "import timm\n"
-            'model = timm.create_model("pit_ti_224", num_classes=0, '
-            f"img_size={image_size}, patch_size={self.patch_size}, stride={self.patch_size // 2}, "
-            f"base_dims={[self._head_channels()] * len(self.heads)}, depth={list(self.depths)}, "
-            f"heads={list(self.heads)})\n"
-        )

@@ -59,7 +59,7 @@ class ResNet18(nn.Module):
         keys: Key[Array, "batch"] | None = None,
     ) -> Float[Array, "batch features"]:
         """Maps normalised images to features; `train` uses the batch's statistics. Draws nothing from `keys`."""
-        channels = self._channels()
+        channels = self.stage_channels()
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
             x = conv(channels[0], 7, stride=2, dtype=self.dtype, name="conv1")(x)
@@ -79,26 +79,10 @@ class ResNet18(nn.Module):
                 )(x, train)
         return jnp.mean(x, axis=(1, 2))
 
-    def _channels(self) -> list[int]:
+    def stage_channels(self) -> list[int]:
+        """The channels of each of the four stages."""
         return [max(1, round(64 * self.width)) * 2**stage for stage in range(4)]
 
     def fault(self, image_size: int) -> str | None:
         """What keeps this network from taking images of this side, with the flag to change, or None."""
         return stem_fault(self.stem, image_size)
-
-    def timm_code(self, image_size: int) -> str:
-        """Python that builds the same network in timm, as `model`."""
-        channels = self._channels()
-        lines = ["import timm", "from torch import nn", 'model = timm.create_model("resnet18", num_classes=0)']
-        if self.width != 1.0:
-            lines[-1] = f'model = timm.create_model("resnet18", num_classes=0, channels={tuple(channels)})'
-            lines += [
-                f"model.conv1 = nn.Conv2d(3, {channels[0]}, 7, stride=2, padding=3, bias=False)",
-                f"model.bn1 = nn.BatchNorm2d({channels[0]})",
-                f"model.layer1[0] = timm.models.resnet.BasicBlock({channels[0]}, {channels[0]})",
-            ]
-        if self.stem != "imagenet":
-            lines.append(f"model.conv1 = nn.Conv2d(3, {channels[0]}, 3, padding=1, bias=False)")
-        if self.stem == "cifar":
-            lines.append("model.maxpool = nn.Identity()")
-        return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Key
 
 from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNorm
+from simsiam_jax.settings.schema import HeadConfig
 
 Variables = dict[str, Any]
 
@@ -87,47 +88,37 @@ class Predictor(nn.Module):
 
 
 class SimSiam(nn.Module):
-    """Equation (1): z = projector(backbone(view)), p = predictor(z), for each of two views.
+    """The network of equation (1): z = projector(backbone(view)) and p = predictor(z), for each of two views.
 
     Attributes:
-      backbone: Maps ([B, H, W, 3], train, keys) to [B, D]; its variables live under `backbone`.
-      projector_dim: Output and hidden width of the projector.
-      projector_layers: Fully connected layers of the projector.
-      projector_output_norm: As in `Projector`.
-      predictor_dim: Hidden width of the predictor.
-      predictor_output_norm: Batch norm on the predictor's output, as in `Projector`.
-      has_predictor: Without one, p is z (SimSiam, section 4.2).
-      hidden_norm: Whether the heads' hidden layers have batch norm (section 4.4).
-      dtype: Compute type of the heads.
-      axis_name: The axis over which the heads' batch statistics are averaged in training.
+      backbone: Module that maps images [batch, height, width, 3] to features [batch, features]; its variables live
+        under `backbone`.
+      head: Settings of the projector and the predictor; the defaults are the paper's.
+      dtype: Compute type of the projector and the predictor; their parameters are float32.
+      axis_name: Axis of the enclosing `pmap` over which their batch statistics are averaged in training, or None
+        outside of one.
     """
 
     backbone: nn.Module
-    projector_dim: int = 1024
-    projector_layers: int = 3
-    projector_output_norm: Norm = "affine"
-    predictor_dim: int = 256
-    predictor_output_norm: Norm = "none"
-    has_predictor: bool = True
-    hidden_norm: bool = True
+    head: HeadConfig = HeadConfig()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
         self.projector = Projector(
-            dim=self.projector_dim,
-            layers=self.projector_layers,
-            output_norm=self.projector_output_norm,
-            hidden_norm=self.hidden_norm,
+            dim=self.head.projector_dim,
+            layers=self.head.projector_layers,
+            output_norm=self.head.projector_output_norm,
+            hidden_norm=self.head.hidden_norm,
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
-        if self.has_predictor:
+        if self.head.predictor:
             self.predictor = Predictor(
-                dim=self.projector_dim,
-                hidden_dim=self.predictor_dim,
-                output_norm=self.predictor_output_norm,
-                hidden_norm=self.hidden_norm,
+                dim=self.head.projector_dim,
+                hidden_dim=self.head.predictor_dim,
+                output_norm=self.head.predictor_output_norm,
+                hidden_norm=self.head.hidden_norm,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
             )
@@ -137,7 +128,7 @@ class SimSiam(nn.Module):
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch dim"]]:
         """One view's p and z; `keys` as in the backbone."""
         z = self.projector(self.backbone(view, train=train, keys=keys), train=train)
-        return (self.predictor(z, train=train) if self.has_predictor else z), z
+        return (self.predictor(z, train=train) if self.head.predictor else z), z
 
     def __call__(
         self,

@@ -57,7 +57,7 @@ class VisionTransformer(nn.Module):
           train: Whether stochastic depth is on.
           keys: For stochastic depth, one for each image; None drops nothing.
         """
-        dim = self._channels()
+        dim = self.token_channels()
         grid = PatchEmbed(dim, self.patch_size, self.patch_size, "proj", self.dtype, name="patch_embed")(images)
         tokens = rearrange(grid, "batch row col dim -> batch (row col) dim")
         cls_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, dim))
@@ -78,7 +78,8 @@ class VisionTransformer(nn.Module):
             )(x, keys if train else None)
         return nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name="norm")(x[:, 0])
 
-    def _channels(self) -> int:
+    def token_channels(self) -> int:
+        """The channels of a token: `dim` × `width`, rounded to a multiple of `heads`."""
         return max(1, round(self.dim * self.width / self.heads)) * self.heads
 
     def fault(self, image_size: int) -> str | None:
@@ -97,15 +98,3 @@ class VisionTransformer(nn.Module):
         grid = rearrange(pos_embed[:, 1:], "1 (row col) dim -> 1 row col dim", row=old)
         places = rearrange(resize_grid(grid, (new, new)), "1 row col dim -> 1 (row col) dim")
         return jnp.concatenate([pos_embed[:, :1], places], axis=1)
-
-    def timm_code(self, image_size: int) -> str:
-        """Python that builds the same network in timm, as `model`."""
-        return (
-            "from functools import partial\n"
-            "import timm\n"
-            "from torch import nn\n"
-            'model = timm.create_model("vit_small_patch16_224", num_classes=0, '
-            f"img_size={image_size}, patch_size={self.patch_size}, embed_dim={self._channels()}, "
-            f"depth={self.depth}, num_heads={self.heads}, mlp_ratio={self.mlp_ratio}, qkv_bias={self.qkv_bias}, "
-            f"norm_layer=partial(nn.LayerNorm, eps={self.norm_epsilon}))\n"
-        )

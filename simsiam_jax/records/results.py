@@ -1,58 +1,46 @@
-"""The files that a run leaves, written so that a killed process loses at most the line it was writing."""
+"""What a run has measured: one file for each finished stage, and the lines that are gathered from them.
+
+A stage is finished when `WORKDIR/ARM/seed-K/STAGE/result.json` is there. The file is written whole or not at all, so
+that any number of processes can work on one folder and a killed one leaves nothing to repair.
+"""
 
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import one_line
-from simsiam_jax.settings.schema import Column, Layout
+from simsiam_jax.files import one_line, write_json, write_whole
+from simsiam_jax.records.experiment import EXPERIMENT_FILE, SPLITS, STAGES, read_experiment
+from simsiam_jax.settings.values import from_dict
 
+RESULT_FILE = "result.json"
 RESULTS_FILE = "results.jsonl"
-EXPERIMENT_FILE = "experiment.json"
-EVALS = ("pretrain", "knn", "linear", "finetune")
-SPLITS = ("train", "validation", "test")
-
-
-class Headline(NamedTuple):
-    """What the number that an experiment's tables show is called: in full, in a sentence, and as a curve's unit."""
-
-    name: str
-    noun: str
-    unit: str
-    note: str = ""
-
-
-# What tables can show, by its name in result lines, where it is a fraction 0..1 (`metrics.scores`).
-HEADLINES = {
-    "top1": Headline("top-1 accuracy", "accuracy", "top-1, %"),
-    "balanced_accuracy": Headline("balanced accuracy", "balanced accuracy", "balanced accuracy, %"),
-    "auc": Headline("area under the ROC curve", "AUC", "AUC, %"),
-    **{
-        f"{average}_{name}": Headline(f"{average} {words}", f"{average} {words}", "%", note.format(average))
-        for average in ("macro", "micro")
-        for name, words, note in (
-            ("jaccard", "Jaccard", " (which the paper calls {} accuracy)"),
-            ("accuracy", "accuracy", ""),
-            ("auc", "AUC", ""),
-            ("average_precision", "average precision", ""),
-        )
-    },
-}
+_DELETE = "delete this file to measure the stage again"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One measured set of values: a line of results.jsonl.
+    """What one stage measured on one split: a line of results.jsonl.
 
-    `metrics` holds fractions 0..1, those of `metrics.scores` (`top1`, or what is said of attributes); for eval
-    "pretrain" it holds `loss`, `z_spread` (spread of the l2-normalised z times sqrt(d)), `images_per_second` and
-    `updates`. `seconds` is the time of the whole unit (arm × seed × eval), the same on each of its splits' lines.
+    Attributes:
+      experiment: The launcher's name.
+      arm: The arm's name.
+      backbone: The backbone's name.
+      pretrain: The data that the backbone was pretrained on, `none`, or None where nothing is known of it.
+      seed: The unit's seed.
+      eval: The stage, one of `STAGES`.
+      split: The split, one of `SPLITS`.
+      metrics: The numbers by name. Those of an evaluation are fractions 0..1 (`metrics.scores`). Those of the stage
+        `pretrain` are `loss`, `z_spread` (the spread of the l2-normalised z times the root of its dimension),
+        `images_per_second` and `updates`. NaN stands for a number that is not finite.
+      seconds: The time of the whole stage in seconds, the same for each of its splits.
+      config_hash: 12 hex digits that name the arm's settings.
+      git_revision: The revision of the code.
+      versions: The version of each package.
+      device: The devices in words.
     """
 
     experiment: str
@@ -70,294 +58,195 @@ class Result:
     device: str
 
     def __post_init__(self) -> None:
-        require(self.eval in EVALS, f"eval must be one of {', '.join(EVALS)}, not {self.eval!r}")
+        require(self.eval in STAGES, f"eval must be one of {', '.join(STAGES)}, not {self.eval!r}")
         require(self.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One arm of an ablation.
+class StageResult:
+    """What one finished stage of one arm and seed measured: the content of its result.json.
 
     Attributes:
-      name: Its folder.
-      label: What tables call it.
-      paper: The paper's own numbers in percent, by split where they are the headline's or by `split/metric`.
-      pretrain: `none`, `in_domain` or `random_images`; None where the file does not say.
-      group: Arms of one group are compared with the group's first one; None: all such arms are one group.
-      shares: The arm whose pretraining it starts from.
-      settings: In which it differs from the run, by the names of `config.OVERRIDES`.
-      changes: The same in full, such as `pretrain.stop_gradient: true -> false`.
-      labels: Labelled images that it learns from.
-      absent: Why it was not run; None for an arm that was or will be.
-      init: The weights that it starts from; None for random ones or those of the run.
-    """
-
-    name: str
-    label: str
-    paper: dict[str, float | int] = field(default_factory=dict)
-    pretrain: str | None = None
-    group: str | None = None
-    shares: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    changes: tuple[str, ...] = ()
-    labels: int | None = None
-    absent: str | None = None
-    init: dict[str, Any] | None = None
-
-    @property
-    def words(self) -> str:
-        """The label on one line."""
-        return " ".join(self.label.split()) or self.name
-
-    @property
-    def title(self) -> str:
-        """The label with the group in front, if it has one: what tells it from every other arm."""
-        return self.words if self.group is None or self.group in self.words else f"{self.group}: {self.words}"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What experiment.json says of a run: the order of `arms` is that of the table, a group's first is its reference.
-
-    `seeds` are the seeds that the run will have when it is finished; empty where the file does not say. `init` tells
-    which weights its backbones start from; None for random ones. `metric` is what its tables show, of `HEADLINES`.
-    `label_kind` is `classes` or `attributes`, `class_names` are their names where known. `layout` is the table in the
-    paper's form; `figure3` asks for the test loss of pretraining by arm.
+      experiment: The launcher's name.
+      arm: The arm's name.
+      backbone: The backbone's name.
+      pretrain: The data that the backbone was pretrained on, `none`, or None where nothing is known of it.
+      seed: The unit's seed.
+      stage: The stage, one of `STAGES`.
+      metrics: The numbers of each split, by the split's name, as `Result.metrics` has them.
+      seconds: The time of the stage in seconds.
+      config_hash: 12 hex digits that name the arm's settings.
+      git_revision: The revision of the code.
+      versions: The version of each package.
+      device: The devices in words.
     """
 
     experiment: str
-    title: str
-    question: str
-    dataset: str
-    command: str
-    arms: tuple[Arm, ...]
-    evals: tuple[str, ...]
-    config: dict[str, Any]
-    data: dict[str, Any]
-    paper_source: str | None = None
-    seeds: tuple[int, ...] = ()
-    init: dict[str, Any] | None = None
-    metric: str = "top1"
-    label_kind: str | None = None
-    class_names: tuple[str, ...] = ()
-    layout: Layout | None = None
-    figure3: bool = False
+    arm: str
+    backbone: str
+    pretrain: str | None
+    seed: int
+    stage: str
+    metrics: dict[str, dict[str, float | int]]
+    seconds: float | int
+    config_hash: str
+    git_revision: str
+    versions: dict[str, str]
+    device: str
+
+    def __post_init__(self) -> None:
+        require(self.stage in STAGES, f"stage must be one of {', '.join(STAGES)}, not {self.stage!r}")
+        for split in self.metrics:
+            require(split in SPLITS, f"a split must be one of {', '.join(SPLITS)}, not {split!r}")
 
     @property
-    def headline(self) -> Headline:
-        """What `metric` is called."""
-        return HEADLINES[self.metric]
+    def lines(self) -> list[Result]:
+        """The stage's lines of results.jsonl, one for each split in the order of `SPLITS`."""
+        common = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        stage, metrics = common.pop("stage"), common.pop("metrics")
+        return [
+            Result(**common, eval=stage, split=split, metrics=metrics[split]) for split in SPLITS if split in metrics
+        ]
 
-    @property
-    def groups(self) -> dict[str | None, tuple[Arm, ...]]:
-        """The arms of each group in order: the first of each is what its others are compared with."""
-        names = dict.fromkeys(arm.group for arm in self.arms)
-        return {name: tuple(arm for arm in self.arms if arm.group == name) for name in names}
+    def write(self, folder: Path) -> None:
+        """Writes result.json into the stage's folder, whole or not at all. The stage is finished from then on.
 
-
-def results_file(shard: str | None = None) -> str:
-    """The name of the file that a process appends to: machines that share a workdir write one each.
-
-    Args:
-      shard: Such as `1-of-2`; None for a process that does every unit.
-    """
-    return RESULTS_FILE if shard is None else RESULTS_FILE.replace(".", f"-{shard}.")
+        A number that JSON lacks (the loss of a diverged network) is written as null.
+        """
+        write_json(Path(folder) / RESULT_FILE, _plain(dataclasses.asdict(self)))
 
 
-def append_results(workdir: Path, results: Sequence[Result], shard: str | None = None) -> None:
-    """Appends whole lines to the process's file of results in one write, and returns when they are on the disk.
-
-    The piece of a line that a killed process left at the end of the file is dropped first; a last line that
-    lacks nothing but its line break is kept.
+def read_stage_result(folder: Path) -> StageResult | None:
+    """Reads what `StageResult.write` left in a stage's folder; None where the stage is not finished.
 
     Args:
-      workdir: The run's folder; it exists.
-      results: The lines to add, in order; none leaves the file alone.
-      shard: Which part of the units this process does, as `results_file` takes it.
+      folder: The folder `WORKDIR/ARM/seed-K/STAGE`. It need not exist.
+
+    Raises:
+      InputError: If the file is damaged, or belongs to another arm, seed or stage than its folder.
     """
-    if not results:
-        return
-    text = "".join(json.dumps(_finite(dataclasses.asdict(result)), allow_nan=False) + "\n" for result in results)
-    path = Path(workdir) / results_file(shard)
-    with open(path, "r+b" if path.exists() else "x+b") as file:
-        whole, tail = _split_tail(file.read())
-        complete = _is_json(tail)
-        if not complete:
-            file.seek(len(whole))
-            file.truncate()
-        file.write((b"\n" if complete else b"") + text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    path = Path(folder) / RESULT_FILE
+    try:
+        found = from_dict(StageResult, _with_nan(json.loads(path.read_bytes())))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is no stage's result ({one_line(error)}): {_DELETE}") from None
+    place = [found.arm, f"seed-{found.seed}", found.stage]
+    require([*path.absolute().parts[-4:-1]] == place, f"{path} is the result of {'/'.join(place)}: {_DELETE}")
+    return found
 
 
 def read_results(workdir: Path) -> list[Result]:
-    """The lines of every results*.jsonl, file after file by name, each in the order of writing; none without a file.
+    """Reads every result of a run: the lines of its stage files.
+
+    A recorded run has no stage files; then the lines of its results.jsonl are read.
 
     Args:
-      workdir: The run's folder.
+      workdir: The run's folder. It need not exist.
+
+    Returns:
+      The lines by the order of arms in experiment.json, where there is one, then by seed, stage and split. The lines
+      of a recorded run are in the order of its file.
 
     Raises:
-      InputError: A line is no result, and it is not the cut last line of a killed process.
+      InputError: If a file is damaged.
     """
-    pattern = RESULTS_FILE.replace(".", "*.")
-    return [result for path in sorted(Path(workdir).glob(pattern)) for result in _read_results_file(path)]
-
-
-def read_experiment(workdir: Path) -> Experiment:
-    """What experiment.json says of the run in `workdir`.
-
-    Raises:
-      InputError: There is no such folder or file, or the file is not what a launcher writes.
-    """
-    require(Path(workdir).is_dir(), f"--workdir={workdir}: there is no such folder")
-    path = Path(workdir) / EXPERIMENT_FILE
-    require(
-        path.exists(), f"--workdir={workdir} holds no {EXPERIMENT_FILE}: give the folder of a finished or begun run"
-    )
-    fix = "give the folder that a launcher wrote, or run the launcher again"
+    stages = _read_stages(Path(workdir))
+    if stages:
+        return [line for stage in stages for line in stage.lines]
+    path = Path(workdir) / RESULTS_FILE
     try:
-        values = json.loads(_read_bytes(path))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({one_line(error)}): {fix}") from None
-    require(isinstance(values, dict), f"{path} is not a JSON object: {fix}")
-    expected = {"experiment": str, "title": str, "question": str, "dataset": str, "command": str}
-    expected |= {"arms": list, "evals": list, "config": dict, "data": dict}
-    for name, kind in expected.items():
-        require(isinstance(values.get(name), kind), f"{path} has no usable {name!r}: {fix}")
-    require(len(values["arms"]) > 0, f"{path} names no arm: {fix}")
-    require(isinstance(values.get("paper_source"), str | None), f"{path} has no usable 'paper_source': {fix}")
-    optional = {"init": dict | None, "label_kind": str | None, "figure3": bool | None, "class_names": list | None}
-    for name, kind in optional.items():
-        require(isinstance(values.get(name), kind), f"{path} has no usable {name!r}: {fix}")
-    metric = values.get("metric", "top1")
-    require(
-        isinstance(metric, str) and metric in HEADLINES,
-        f"{path} has no usable 'metric' (known: {', '.join(HEADLINES)}): {fix}",
-    )
-    seeds = values.get("seeds") or []
-    require(isinstance(seeds, list) and all(map(_is_count, seeds)), f"{path} has no usable 'seeds': {fix}")
-    return Experiment(
-        arms=tuple(
-            _parse_arm(arm, f"{path} has an arm that is no name, label and paper: {fix}") for arm in values["arms"]
-        ),
-        evals=tuple(str(name) for name in values["evals"]),
-        config=values["config"],
-        data=values["data"],
-        paper_source=values.get("paper_source"),
-        seeds=tuple(seeds),
-        init=values.get("init"),
-        metric=metric,
-        label_kind=values.get("label_kind"),
-        class_names=tuple(map(str, values.get("class_names") or ())),
-        layout=_parse_layout(values.get("layout"), f"{path} has no usable 'layout': {fix}"),
-        figure3=bool(values.get("figure3")),
-        **{name: values[name] for name, kind in expected.items() if kind is str},
-    )
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return [_read_line(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def gather_results(workdir: Path) -> None:
+    """Writes results.jsonl from the stage files of a run, whole or not at all.
+
+    A folder without stage files keeps the results.jsonl that it has.
+
+    Raises:
+      InputError: If a stage file is damaged.
+    """
+    stages = _read_stages(Path(workdir))
+    if stages:
+        lines = [_plain(dataclasses.asdict(line)) for stage in stages for line in stage.lines]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        write_whole(Path(workdir) / RESULTS_FILE, text.encode())
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines of a metrics.jsonl, and how many of them are unreadable.
+    """Reads the lines of a metrics.jsonl, and counts those that are unreadable.
 
-    A log is looked at, not counted on: unlike a result, a bad line is left out.
+    A bad line is left out, because a log is looked at but no result depends on it. The first line may be of epoch 0
+    and hold only what was measured of the untrained network.
 
     Args:
-      path: The file; no lines where it is missing.
+      path: The log. A missing one has no lines.
+
+    Raises:
+      InputError: If the file cannot be read.
     """
-    if not path.exists():
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except FileNotFoundError:
         return [], 0
-    lines = [line for line in _read_bytes(path).split(b"\n") if line.strip()]
-    records = [json.loads(line) for line in lines if _is_json(line)]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    records = [record for record in records if isinstance(record, dict)]
     return records, len(lines) - len(records)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_stages(workdir: Path) -> list[StageResult]:
+    """The finished stages by arm, seed and stage. Arms that experiment.json does not name come last, by name."""
+    found = [read_stage_result(path.parent) for path in workdir.glob(f"*/seed-*/*/{RESULT_FILE}")]
+    named = (workdir / EXPERIMENT_FILE).exists() and any(found)
+    order = [arm.name for arm in read_experiment(workdir).arms] if named else []
+    places = {arm: place for place, arm in enumerate(order)}
+    return sorted(
+        (stage for stage in found if stage is not None),
+        key=lambda stage: (places.get(stage.arm, len(places)), stage.arm, stage.seed, STAGES.index(stage.stage)),
+    )
+
+
+def _read_line(line: bytes, path: Path, number: int) -> Result:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_results_file(path: Path) -> list[Result]:
-    whole, tail = _split_tail(_read_bytes(path))
-    lines = whole.split(b"\n")[:-1] + ([tail] if _is_json(tail) else [])
-    return [_parse_result(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _split_tail(data: bytes) -> tuple[bytes, bytes]:
-    """The whole lines of a file, and what follows the last line break."""
-    end = data.rfind(b"\n") + 1
-    return data[:end], data[end:]
-
-
-def _is_json(line: bytes) -> bool:
-    """Whether a line holds a whole JSON object; a piece of one never does, for it lacks the last brace."""
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _parse_result(line: bytes, path: Path, number: int) -> Result:
-    fix = "remove the line, or give another --workdir"
-    try:
-        values = json.loads(line)
-        fields = {name.name for name in dataclasses.fields(Result)}
-        require(isinstance(values, dict), "it is no JSON object")
-        if missing := sorted(fields - values.keys()):
-            raise InputError(f"{missing[0]!r} is missing")
-        if unknown := sorted(values.keys() - fields):
-            raise InputError(f"{unknown[0]!r} is unknown")
-        require(_is_count(values["seed"]), "'seed' is no integer")
-        require(_is_number(values["seconds"]), "'seconds' is no number")
-        for name in ("versions", "metrics"):
-            require(isinstance(values[name], dict), f"{name!r} is no object")
-        for name in fields - {"seed", "seconds", "versions", "metrics", "pretrain"}:
-            require(isinstance(values[name], str), f"{name!r} is no text")
-        require(isinstance(values["pretrain"], str | None), "'pretrain' is no text")
-        metrics = {name: math.nan if value is None else value for name, value in values["metrics"].items()}
-        require(all(map(_is_number, metrics.values())), "'metrics' holds more than numbers")
-        return Result(**values | {"metrics": metrics})
+        return from_dict(Result, _with_nan(json.loads(line)))
     except ValueError as error:
+        fix = "remove the line, or give another --workdir"
         raise InputError(f"{path}, line {number} is no result ({one_line(error)}): {fix}") from None
 
 
-def _parse_arm(values: Any, message: str) -> Arm:
-    require(isinstance(values, dict), message)
-    # What is null is as if it were not there, which is how files of before a field was known read.
-    given = {field.name: values[field.name] for field in dataclasses.fields(Arm) if values.get(field.name) is not None}
-    kinds = {"settings": dict, "paper": dict, "init": dict, "changes": list, "labels": int}
-    require(all(isinstance(value, kinds.get(name, str)) for name, value in given.items()), message)
-    require("name" in given and all(map(_is_number, given.get("paper", {}).values())), message)
-    given |= {"label": given.get("label") or given["name"], "changes": tuple(map(str, given.get("changes", ())))}
-    return Arm(**given)
+def _with_nan(values: Any) -> Any:
+    """A read result with NaN in place of each null among its metrics: `_plain` wrote null for it."""
+
+    def restore(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: restore(item) for name, item in value.items()}
+        return math.nan if value is None else value
+
+    has_metrics = isinstance(values, dict) and "metrics" in values
+    return {**values, "metrics": restore(values["metrics"])} if has_metrics else values
 
 
-def _parse_layout(values: Any, message: str) -> Layout | None:
-    """`{"columns": [[eval, split, metric, heading], ...], "pivot": bool}`."""
-    if values is None:
-        return None
-    require(isinstance(values, dict) and isinstance(values.get("columns"), list), message)
-    columns = [list(column.values()) if isinstance(column, dict) else column for column in values["columns"]]
-    for column in columns:
-        usable = isinstance(column, list) and len(column) == 4 and all(isinstance(part, str) for part in column)
-        require(usable and column[0] in EVALS and column[1] in SPLITS and column[2] in HEADLINES, message)
-    found = (Column(heading, eval, split, metric) for eval, split, metric, heading in columns)
-    return Layout(tuple(found), bool(values.get("pivot")))
-
-
-def _finite(value: Any) -> Any:
-    """Plain values for JSON: a number that it cannot hold (a diverged loss) becomes null, read back as NaN."""
+def _plain(value: Any) -> Any:
+    """The value for JSON: null stands for a number that JSON lacks, such as the loss of a diverged network."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if value is None or isinstance(value, str | int):
         return value
     number = float(value)  # also numpy's and jax's scalars: hours of work must not end in a TypeError
     return number if math.isfinite(number) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -12,7 +12,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simsiam_jax.records.results import Arm, Experiment, Result
+from simsiam_jax.records.experiment import ArmRecord, Experiment
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.seeds import Score, scores_by_arm
 
 # Below the first a pretraining counts as collapsed, below the second as partly so. The second was drawn after a look at
@@ -31,7 +32,7 @@ class Spread:
       knn: kNN on test images, in percent, where it was measured.
     """
 
-    arm: Arm
+    arm: ArmRecord
     by_seed: dict[int, float]
     knn: Score | None
 

@@ -14,7 +14,8 @@ from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simsiam_jax.records.results import Arm, Experiment, Result
+from simsiam_jax.records.experiment import ArmRecord, Experiment
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.figures import (
     ARM_COLOURS,
     INK,
@@ -33,13 +34,11 @@ _QUERIES_SHOWN, _NEIGHBOURS_SHOWN = 5, 5
 _WIDTH = 7.2  # inches: these stand alone in the page
 
 
-def pictures(
-    workdirs: Sequence[Path], experiment: Experiment, results: Sequence[Result]
-) -> tuple[list[Picture], list[str]]:
+def pictures(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> tuple[list[Picture], list[str]]:
     """The exhibits of a run, and a note for each file that cannot be read.
 
     Args:
-      workdirs: Of the run; of two files for one thing the first counts.
+      workdir: The run's folder.
       experiment: Its arms and classes.
       results: Its lines: only arms that have some are looked for.
     """
@@ -47,13 +46,13 @@ def pictures(
     notes: list[str] = []
     found: list[Picture] = []
     for draw in (_samples, _neighbours, _map, _confusion):
-        picture = draw(workdirs, experiment, shown, notes)
+        picture = draw(workdir, experiment, shown, notes)
         found += [picture] if picture else []
     return found, notes
 
 
-def _samples(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]) -> Picture | None:
-    arrays = _first(_arrays(workdirs, "samples.npz", notes))
+def _samples(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
+    arrays = _first(_arrays(workdir, "samples.npz", notes))
     if arrays is None:
         return None
     images, labels = arrays["images"], arrays["labels"]
@@ -76,10 +75,8 @@ def _samples(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Ar
     )
 
 
-def _neighbours(
-    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]
-) -> Picture | None:
-    by_arm = _by_arm(workdirs, _of_few(arms), "knn/neighbours.npz", notes)
+def _neighbours(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
+    by_arm = _by_arm(workdir, _of_few(arms), "knn/neighbours.npz", notes)
     if not by_arm:
         return None
     queries = min(_QUERIES_SHOWN, *(len(arrays["queries"]) for _, arrays in by_arm))
@@ -119,8 +116,8 @@ def _neighbours(
     )
 
 
-def _map(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]) -> Picture | None:
-    by_arm = _by_arm(workdirs, _of_few(arms), "knn/map.npz", notes)
+def _map(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
+    by_arm = _by_arm(workdir, _of_few(arms), "knn/map.npz", notes)
     if not by_arm:
         return None
     across = min(3, len(by_arm))
@@ -151,10 +148,8 @@ def _map(workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], 
     )
 
 
-def _confusion(
-    workdirs: Sequence[Path], experiment: Experiment, arms: Sequence[Arm], notes: list[str]
-) -> Picture | None:
-    found = [(arm, _counts(workdirs, arm, notes)) for arm in _of_few(arms)]
+def _confusion(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
+    found = [(arm, _counts(workdir, arm, notes)) for arm in _of_few(arms)]
     by_arm = [(arm, kind, counts) for arm, (kind, counts) in found if counts is not None]
     if not by_arm:
         return None
@@ -224,9 +219,9 @@ def _show(axes: Axes, image: UInt8[np.ndarray, "height width 3"], frame: str = P
         spine.set(visible=width > 0, color=frame, linewidth=width)
 
 
-def _of_few(arms: Sequence[Arm]) -> list[Arm]:
+def _of_few(arms: Sequence[ArmRecord]) -> list[ArmRecord]:
     """The arms to draw: of no more groups than there is room for, a first group as a whole."""
-    chosen: list[Arm] = []
+    chosen: list[ArmRecord] = []
     for group in dict.fromkeys(arm.group for arm in arms):
         members = [arm for arm in arms if arm.group == group]
         if not chosen or len(chosen) + len(members) <= _MOST_ARMS:
@@ -235,9 +230,9 @@ def _of_few(arms: Sequence[Arm]) -> list[Arm]:
 
 
 def _by_arm(
-    workdirs: Sequence[Path], arms: Iterable[Arm], name: str, notes: list[str]
-) -> list[tuple[Arm, dict[str, np.ndarray]]]:
-    found = [(arm, _first(_arrays(workdirs, f"{arm.name}/seed-*/{name}", notes))) for arm in arms]
+    workdir: Path, arms: Iterable[ArmRecord], name: str, notes: list[str]
+) -> list[tuple[ArmRecord, dict[str, np.ndarray]]]:
+    found = [(arm, _first(_arrays(workdir, f"{arm.name}/seed-*/{name}", notes))) for arm in arms]
     return [(arm, arrays) for arm, arrays in found if arrays is not None]
 
 
@@ -245,17 +240,15 @@ def _first(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
     return found[0] if found else None
 
 
-def _arrays(workdirs: Sequence[Path], pattern: str, notes: list[str]) -> list[dict[str, np.ndarray]]:
+def _arrays(workdir: Path, pattern: str, notes: list[str]) -> list[dict[str, np.ndarray]]:
     def read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
-    return _read(workdirs, pattern, read, notes)
+    return _read(workdir, pattern, read, notes)
 
 
-def _counts(
-    workdirs: Sequence[Path], arm: Arm, notes: list[str]
-) -> tuple[str, Int[np.ndarray, "lines columns"] | None]:
+def _counts(workdir: Path, arm: ArmRecord, notes: list[str]) -> tuple[str, Int[np.ndarray, "lines columns"] | None]:
     """What was counted, and the counts of an arm, summed over its seeds."""
 
     def read(path: Path) -> tuple[str, np.ndarray]:
@@ -265,14 +258,14 @@ def _counts(
             raise ValueError("no matrix of counts")
         return kind, counts
 
-    found = _read(workdirs, f"{arm.name}/seed-*/finetune/confusion.json", read, notes)
+    found = _read(workdir, f"{arm.name}/seed-*/finetune/confusion.json", read, notes)
     same = [counts for kind, counts in found if kind == found[0][0] and counts.shape == found[0][1].shape]
     return (found[0][0], np.sum(same, axis=0)) if found else ("", None)
 
 
-def _read(workdirs: Sequence[Path], pattern: str, read: Callable[[Path], Any], notes: list[str]) -> list[Any]:
+def _read(workdir: Path, pattern: str, read: Callable[[Path], Any], notes: list[str]) -> list[Any]:
     found = []
-    for path in [path for workdir in workdirs for path in sorted(Path(workdir).glob(pattern))]:
+    for path in sorted(workdir.glob(pattern)):
         try:
             found.append(read(path))
         except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from simsiam_jax.records.results import HEADLINES
+from simsiam_jax.records.experiment import HEADLINES
 from simsiam_jax.report.seeds import Key
 from simsiam_jax.report.tables import COLUMNS, Table
 

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from simsiam_jax.records.results import Experiment, Headline, Result
+from simsiam_jax.records.experiment import Experiment, Headline
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.figures import ARM_COLOURS, MARKERS, styled
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
 

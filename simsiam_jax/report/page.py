@@ -15,10 +15,10 @@ import jinja2
 import numpy as np
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.records.results import EVALS, Experiment, Result, read_log
+from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
+from simsiam_jax.records.results import Result, read_log, read_results
 from simsiam_jax.report import exhibits, figures, labels, tables
 from simsiam_jax.report.figures import Curves
-from simsiam_jax.report.merge import read_runs
 from simsiam_jax.report.picture import Picture
 
 PAIRS_FILE = "pairs.npz"
@@ -50,45 +50,42 @@ class Timing:
         return sum(self.seconds.values())
 
 
-def write_report(*workdirs: Path, out: Path | None = None) -> Path:
-    """Writes report/index.html, report.md, table.tex, table.csv and the figures as PNG, and returns the page's path.
+def write_report(workdir: Path, out: Path | None = None) -> Path:
+    """Writes index.html, report.md, table.tex, table.csv and the figures as PNG, and returns the page's path.
 
-    All are built before any is put in place: a rebuild that fails leaves the former report.
+    All files are built before any is put in place, so that a rebuild that fails leaves the former report.
 
     Args:
-      workdirs: The folders of one experiment, each with at least experiment.json.
-      out: Where to write; `report` in the first workdir by default.
+      workdir: The run's folder. It holds at least experiment.json.
+      out: The folder to write to; by default `report` in the workdir.
 
     Raises:
-      InputError: A folder holds no run, a file in it is damaged, the folders do not belong together, or the report
-        cannot be written.
+      InputError: If the folder holds no run, a file in it is damaged, or the report cannot be written.
     """
-    folders = [Path(workdir) for workdir in workdirs]
-    experiment, results = read_runs(folders)
-    files = build_report(folders, experiment, results)
-    flag = f"--workdir={folders[0]}" if out is None else f"--out={out}"
+    files = build_report(Path(workdir), read_experiment(workdir), read_results(workdir))
+    flag = f"--workdir={workdir}" if out is None else f"--out={out}"
     try:
-        return _put_in_place(files, folders[0] / "report" if out is None else Path(out))
+        return _put_in_place(files, Path(workdir) / "report" if out is None else Path(out))
     except OSError as error:
         raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
 
 
-def build_report(workdirs: Sequence[Path], experiment: Experiment, results: Sequence[Result]) -> dict[str, bytes]:
-    """The report's files by name, index.html last.
+def build_report(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> dict[str, bytes]:
+    """Builds the report's files, and returns their contents by name, index.html last.
 
     Args:
-      workdirs: Where the logs and the exhibits are.
-      experiment: From experiment.json.
-      results: From results.jsonl.
+      workdir: The folder that holds the logs and the exhibits.
+      experiment: What the run is.
+      results: What the run has measured.
     """
     table = tables.summarise(results, experiment)
-    pretraining, bad_pretraining = _read_curves(workdirs, experiment, "pretrain")
-    finetuning, bad_finetuning = _read_curves(workdirs, experiment, "finetune")
-    shown, bad_exhibits = exhibits.pictures(workdirs, experiment, results)
-    notes = [*_failures(workdirs), *bad_pretraining, *bad_finetuning, *bad_exhibits]
+    pretraining, bad_pretraining = _read_curves(workdir, experiment, "pretrain")
+    finetuning, bad_finetuning = _read_curves(workdir, experiment, "finetune")
+    shown, bad_exhibits = exhibits.pictures(workdir, experiment, results)
+    notes = [*_failures(workdir), *bad_pretraining, *bad_finetuning, *bad_exhibits]
     by_name = {picture.name: picture for picture in shown}
     try:
-        pairs = next((found for workdir in workdirs if (found := _pairs_picture(workdir))), None)
+        pairs = _pairs_picture(workdir)
         by_name |= {"pairs": pairs} if pairs else {}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         notes.append(f"{PAIRS_FILE} cannot be read; the augmented pairs are left out")
@@ -118,7 +115,7 @@ def build_report(workdirs: Sequence[Path], experiment: Experiment, results: Sequ
         "savings": [found.sentence for found in saved],
         "outcomes": _outcome_words(table),
         "timings": _timings(results, experiment, pretraining, finetuning),
-        "stages": [stage for stage in EVALS if any(result.eval == stage for result in results)],
+        "stages": [stage for stage in STAGES if any(result.eval == stage for result in results)],
         "stage_names": STAGE_NAMES,
         "settings": flatten(experiment.config),
         "changes": {arm.title: arm.changes for arm in experiment.arms if arm.changes},
@@ -138,16 +135,15 @@ def build_report(workdirs: Sequence[Path], experiment: Experiment, results: Sequ
     return files
 
 
-def _failures(workdirs: Sequence[Path]) -> list[str]:
+def _failures(workdir: Path) -> list[str]:
     """The units that failed and were not done since, as their error.txt says."""
     found = []
-    for workdir in workdirs:
-        for path in sorted(workdir.glob("*/seed-*/error.txt")):
-            try:
-                reason = path.read_text(errors="replace").split("\n", 1)[0]
-            except OSError as error:
-                reason = str(error.strerror)
-            found.append(f"Failed: {path.parent.parent.name}, {path.parent.name}: {reason.rstrip('.')}")
+    for path in sorted(workdir.glob("*/seed-*/error.txt")):
+        try:
+            reason = path.read_text(errors="replace").split("\n", 1)[0]
+        except OSError as error:
+            reason = str(error.strerror)
+        found.append(f"Failed: {path.parent.parent.name}, {path.parent.name}: {reason.rstrip('.')}")
     return found
 
 
@@ -208,16 +204,16 @@ def _value_text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _read_curves(workdirs: Sequence[Path], experiment: Experiment, stage: str) -> tuple[list[Curves], list[str]]:
+def _read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[list[Curves], list[str]]:
     """The arms' logs of a stage, and notes of what in them is unreadable."""
     arms, notes = [], []
     for position, arm in enumerate(experiment.arms):
         seeds = {}
-        for folder in (folder for workdir in workdirs for folder in sorted((workdir / arm.name).glob("seed-*"))):
+        for folder in sorted((workdir / arm.name).glob("seed-*")):
             number = folder.name.removeprefix("seed-")
             records, unreadable = read_log(folder / stage / "metrics.jsonl")
             if number.isdigit() and records:
-                seeds.setdefault(int(number), records)
+                seeds[int(number)] = records
             if unreadable:
                 lines = "1 unreadable line" if unreadable == 1 else f"{unreadable} unreadable lines"
                 notes.append(f"{arm.name}/{folder.name}/{stage}/metrics.jsonl: {lines} left out")
@@ -278,7 +274,7 @@ def _timings(
         units = {(result.eval, result.seed): float(result.seconds) for result in mine}
         seconds = {
             stage: statistics.fmean(times)
-            for stage in EVALS
+            for stage in STAGES
             if (times := [time for (name, _), time in units.items() if name == stage])
         }
         # Of training its length and speed, of the held-out images how it ended.
@@ -345,7 +341,7 @@ def _markdown(experiment: Experiment, table: tables.Table, context: dict[str, An
         lines = [f"- {escape(arm)}: {'; '.join(map(escape, changes))}" for arm, changes in context["changes"].items()]
         parts.append("\n".join(["In which settings arms differ from the run:", "", *lines]))
     if timings:
-        stages = [stage for stage in EVALS if any(stage in timing.seconds for timing in timings)]
+        stages = [stage for stage in STAGES if any(stage in timing.seconds for timing in timings)]
         lines = ["| mean time a seed | " + " | ".join(STAGE_NAMES[stage] for stage in stages) + " | sum |"]
         lines.append("|---" + "|---:" * (len(stages) + 1) + "|")
         for timing in timings:

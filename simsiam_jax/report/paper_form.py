@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simsiam_jax.records.results import Arm, Experiment, Result
+from simsiam_jax.records.experiment import ArmRecord, Column, Experiment, Layout
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.seeds import Key, Score, better_than_all, scores_by_arm
-from simsiam_jax.settings.schema import Column, Layout
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm |
       experiment: Its `layout`, or fine-tuning on both splits where only the paper's numbers are known.
     """
     layout = experiment.layout
-    if layout is None and any(arm.paper for arm in experiment.arms):
+    if layout is None and any(arm.published for arm in experiment.arms):
         layout = Layout(tuple(Column(split, "finetune", split) for split in ("validation", "test")))
     if layout is None:
         return None
@@ -63,7 +63,7 @@ def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm |
     return PaperForm("pretraining", tuple(column.heading for column in layout.columns), lines)
 
 
-def _find(cells: dict[str, Cell], arms: Sequence[Arm], words: str) -> Cell:
+def _find(cells: dict[str, Cell], arms: Sequence[ArmRecord], words: str) -> Cell:
     return next((cells[arm.name] for arm in arms if arm.words == words), Cell(None))
 
 
@@ -98,7 +98,7 @@ def best_arms(scores: dict[str, dict[Key, Score]], experiment: Experiment, key: 
     return found
 
 
-def _paper(arm: Arm, column: Column, metric: str) -> float | int | None:
+def _paper(arm: ArmRecord, column: Column, metric: str) -> float | int | None:
     if column.eval != "finetune":
         return None
-    return arm.paper.get(f"{column.split}/{metric}", arm.paper.get(column.split))
+    return arm.published.get(f"{column.split}/{metric}", arm.published.get(column.split))

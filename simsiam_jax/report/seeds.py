@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Int
 from scipy.special import stdtrit
 
-from simsiam_jax.records.results import Experiment, Result
+from simsiam_jax.records.experiment import Experiment
+from simsiam_jax.records.results import Result
 
 CONFIDENCE = 0.95
 BOOTSTRAP_DRAWS = 10_000

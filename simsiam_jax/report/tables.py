@@ -15,7 +15,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from simsiam_jax.records.results import Arm, Experiment, Headline, Result
+from simsiam_jax.records.experiment import ArmRecord, Experiment, Headline
+from simsiam_jax.records.results import Result
 from simsiam_jax.report.collapse import spreads, summary
 from simsiam_jax.report.paper_form import Cell, PaperForm, best_arms, paper_form
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
@@ -87,12 +88,12 @@ class Row:
       reference: What it is compared with; None for the first arm of a group.
     """
 
-    arm: Arm
+    arm: ArmRecord
     scores: dict[Key, Score]
     differences: dict[Key, Difference]
     best: frozenset[Key] = frozenset()
     flag: str | None = None
-    reference: Arm | None = None
+    reference: ArmRecord | None = None
 
     @property
     def name(self) -> str:
@@ -223,7 +224,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         details_caption=f"Every number of the test images in %. {_CAPTIONS[_label_kind(experiment)]}"
         if details
         else "",
-        paper_source=experiment.paper_source if any(arm.paper for arm in experiment.arms) else None,
+        paper_source=experiment.paper_source if any(arm.published for arm in experiment.arms) else None,
         form=paper_form(results, experiment),
         collapse=summary(ended, experiment),
         compared=compared,
@@ -366,7 +367,7 @@ def to_csv(table: Table) -> str:
                 cells += [difference.bootstrap_low, difference.bootstrap_high]
             else:
                 cells += [None] * 7
-            paper = row.arm.paper.get(key[1]) if key[0] == "finetune" else None
+            paper = row.arm.published.get(key[1]) if key[0] == "finetune" else None
             writer.writerow([*cells, paper, row.flag, row.arm.absent])
     return text.getvalue()
 
@@ -456,12 +457,12 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _paper_splits(table: Table) -> list[str]:
     """The splits that the paper has numbers of the headline for."""
-    named = {name for row in table.rows for name in row.arm.paper if "/" not in name}
+    named = {name for row in table.rows for name in row.arm.published if "/" not in name}
     return sorted(named, key=lambda split: (split != "validation", split != "test", split))
 
 
 def _paper_text(row: Row, split: str) -> str:
-    return f"{row.arm.paper[split]:.2f}" if split in row.arm.paper else NOTHING
+    return f"{row.arm.published[split]:.2f}" if split in row.arm.published else NOTHING
 
 
 def _label_kind(experiment: Experiment) -> str:
@@ -504,7 +505,7 @@ def _differences(ours: Mapping[Key, Score], theirs: Mapping[Key, Score]) -> dict
     return {key: difference for key, difference in found.items() if difference is not None}
 
 
-def _verdict(row: Row, reference: Arm, key: Key, noun: str) -> Verdict:
+def _verdict(row: Row, reference: ArmRecord, key: Key, noun: str) -> Verdict:
     spoken = f"{SPOKEN[key[0]]} {key[1]} {noun}"
     difference = row.differences.get(key)
     words = (row.label, key[0])

@@ -25,7 +25,7 @@ def from_dict(cls: Any, values: Any) -> Any:
 
     Args:
       cls: The dataclass. Its fields may be numbers, texts, booleans, literals, tuples, mappings from texts, further
-        dataclasses, unions of these with None, and anything.
+        dataclasses, unions of these with None, `float | int`, and anything.
       values: Plain values as JSON has them.
 
     Raises:
@@ -44,8 +44,10 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = [each for each in arguments if each is not type(None)]
-        return _read(inner, value, path)
+        inner = {each for each in arguments if each is not type(None)}
+        # `float | int` is how a field says that whole numbers stay whole.
+        (only,) = {float} if inner == {float, int} else inner
+        return _read(only, value, path)
     if origin is Literal:
         return _checked(value in arguments, value, path, f"one of {', '.join(map(str, arguments))}")
     if origin is tuple:

@@ -11,13 +11,17 @@ from rich.table import Table
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report.page import duration
-from simsiam_jax.settings.schema import Config, Study
+from simsiam_jax.report.words import duration
+from simsiam_jax.settings.schema import Config, ProgramConfig
+from simsiam_jax.study.definition import Study
+from simsiam_jax.study.evaluations import finetune_plan
 from simsiam_jax.study.images import Data, labelled_subset, load_data, pretraining_images
-from simsiam_jax.study.programs import EVALUATION_BATCH, Programs, compiled_part
-from simsiam_jax.study.run import check, finetune_plan, load_starts, open_workdir, pretraining_plan, units
+from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork
+from simsiam_jax.study.run import check, load_starts, units
+from simsiam_jax.study.stages import pretraining_plan
+from simsiam_jax.study.workdir import check_workdir
 from simsiam_jax.train.loop import Plan, RunEpoch
-from simsiam_jax.train.state import TrainState, create_state
+from simsiam_jax.train.state import TrainState
 
 _TIMED_STEPS = 4
 
@@ -27,10 +31,10 @@ class Rates:
     """What a network needs on this machine, in seconds.
 
     Attributes:
-      compiling: Until the first steps of pretraining and of fine-tuning have run.
-      pretrain: An image of pretraining, two views.
-      finetune: An image of fine-tuning.
-      look: An image whose features are taken.
+      compiling: Time until the first steps of pretraining and of fine-tuning have run.
+      pretrain: Time of an image of pretraining, two views.
+      finetune: Time of an image of fine-tuning.
+      look: Time of an image whose features are taken.
     """
 
     compiling: float
@@ -57,9 +61,7 @@ def print_estimate(study: Study) -> None:
       InputError: For a mistake in the study.
     """
     check(study)
-    # A new folder is not made for a question.
-    if study.workdir.exists():
-        open_workdir(study)
+    check_workdir(study)
     starts, data = load_starts(study), load_data(study)
     estimates, compiling = estimate(study, data, {arm for arm, start in starts.items() if start.absent})
     table = Table("unit", "updates of pretraining", "of fine-tuning", "about", box=None, pad_edge=False)
@@ -81,32 +83,31 @@ def print_estimate(study: Study) -> None:
 def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate], float]:
     """The unfinished units with their seconds, and the seconds of compiling that come once."""
     done = {(result.arm, result.seed, result.eval) for result in read_results(study.workdir)}
-    rates: dict[Config, Rates] = {}
+    rates: dict[ProgramConfig, Rates] = {}
     estimates = []
     for arm, seed in units(study):
-        wanted = {name for name in study.evals if (arm, seed, name) not in done}
-        row = study.rows[arm]
-        owns = row.pretrain != "none" and not row.shares and (arm, seed, "pretrain") not in done
+        wanted = {name for name in study.evaluations if (arm, seed, name) not in done}
+        mine = study.arms[arm]
+        owns = mine.pretrain != "none" and not mine.shares and (arm, seed, "pretrain") not in done
         if arm in absent or not (wanted or owns):
             continue
         config = study.config_of(arm)
-        key = compiled_part(config)
-        if key not in rates:
-            rates[key] = measure(config, data, study)
-        estimates.append(_estimate(study, data, arm, seed, rates[key], wanted, owns))
+        if config.program not in rates:
+            rates[config.program] = measure(config, data, study)
+        estimates.append(_estimate(study, data, arm, seed, rates[config.program], wanted, owns))
     return estimates, sum(each.compiling for each in rates.values())
 
 
 def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wanted: set[str], owns: bool) -> Estimate:
     config, seconds, pretrain_updates, finetune_updates = study.config_of(arm), 0.0, 0, 0
     held_out = len(data.validation) + len(data.test or ())
-    labelled = len(labelled_subset(data.train, config, seed=seed)) if study.evals else 0
+    labelled = len(labelled_subset(data.train, config, seed=seed)) if study.evaluations else 0
     if owns:
         plan = pretraining_plan(config, pretraining_images(study, data, arm, seed=seed), seed=seed)
         pretrain_updates = plan.epochs * plan.updates_per_epoch
-        knn = plan.epochs / config.pretrain.knn_every * (len(data.bank) + len(data.validation))
+        knn = plan.epochs / config.pretrain.knn_every * (len(data.voters) + len(data.validation))
         watched = len(data.validation) + (len(data.test or ()) if config.pretrain.test_loss else 0)
-        seen = pretrain_updates * config.pretrain.effective_batch
+        seen = pretrain_updates * config.effective_batch
         seconds += seen * rates.pretrain + (2 * plan.epochs * watched + knn) * rates.look
     if "finetune" in wanted:
         plan = finetune_plan(config.finetune, labelled, seed=seed)
@@ -119,25 +120,25 @@ def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wante
 
 def measure(config: Config, data: Data, study: Study) -> Rates:
     """Times a few steps of a network's training and a batch of its features, the first of each apart."""
-    programs = Programs(config, data.info.num_classes, feed=study.feed)
+    network = CompiledNetwork(config.program, data.info.num_classes, study.feed)
     config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, epochs=1))
-    few = config.pretrain.effective_batch * _TIMED_STEPS
+    few = config.effective_batch * _TIMED_STEPS
     images = data.train.take(np.arange(min(few, len(data.train))))
-    backbone = backbone_variables(programs.initial_simsiam(0))
+    backbone = backbone_variables(network.initial_simsiam(0))
     features = data.train.take(np.arange(min(EVALUATION_BATCH, len(data.train))))
-    programs.features(backbone, features)
+    network.features(backbone, features)
     begun = time.monotonic()
-    programs.features(backbone, features)
+    network.features(backbone, features)
     look = (time.monotonic() - begun) / len(features)
     first, pretrain = _twice(
-        programs.pretrain_state(0), images, pretraining_plan(config, images, seed=0), programs.pretrain_epoch
+        network.pretrain_state(0), images, pretraining_plan(config, images, seed=0), network.pretrain_epoch
     )
-    if "finetune" not in study.evals:
+    if "finetune" not in study.evaluations:
         return Rates(first, pretrain, 0.0, look)
     labelled = images.take(np.arange(min(config.finetune.batch_size * _TIMED_STEPS, len(images))))
-    state = create_state(programs.initial_classifier(0, backbone), programs.finetune_optimizer)
+    state = network.finetune_state(0, backbone)
     plan = finetune_plan(dataclasses.replace(config.finetune, epochs=1), len(labelled), seed=0)
-    second, finetune = _twice(state, labelled, plan, programs.finetune_epoch)
+    second, finetune = _twice(state, labelled, plan, network.finetune_epoch)
     return Rates(first + second, pretrain, finetune, look)
 
 

@@ -12,7 +12,8 @@ from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretrai
 from simsiam_jax.data.splits import load_split
 from simsiam_jax.data.subsets import stratified_subset
 from simsiam_jax.metrics import HEADLINE
-from simsiam_jax.settings.schema import Config, Study
+from simsiam_jax.settings.schema import Config
+from simsiam_jax.study.definition import Study
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,19 @@ class Data:
     """The images of a study; train, validation and test never overlap.
 
     Attributes:
-      info: Of the data set that evaluations run on.
-      train: All that may be learned from, labels included.
-      bank: Whose labels kNN votes with while pretraining: `train`, or as many of it as pretraining may see.
-      unlabelled: What the in-domain arm is pretrained on, a part of `train`, all of it or other images; None where
+      info: The data set that evaluations run on.
+      train: Images that may be learned from, labels included.
+      voters: Images whose labels vote in kNN while pretraining: `train`, or as many of it as pretraining may see.
+      unlabelled: Images that the in-domain arm is pretrained on, a part of `train`, all of it or others; None where
         there is no such arm.
-      validation: Chooses epochs and penalties, and is watched during pretraining.
-      test: Read once, at the end of each unit; None where there are no labels to evaluate with.
-      seen: How many validation and test images are also pretrained on; empty where they cannot be.
+      validation: Images that choose epochs and penalties, and are watched during pretraining.
+      test: Images that are read once, at the end of each unit; None where there are no labels to evaluate with.
+      seen: Number of validation and test images that are also pretrained on; empty where they cannot be.
     """
 
     info: DatasetInfo
     train: ImageSplit
-    bank: ImageSplit
+    voters: ImageSplit
     unlabelled: ImageSplit | None
     validation: ImageSplit
     test: ImageSplit | None
@@ -40,7 +41,7 @@ class Data:
 
     @property
     def splits(self) -> dict[str, ImageSplit]:
-        """Those that there are, by name."""
+        """The splits that there are, by name."""
         found = {name: getattr(self, name) for name in ("train", "unlabelled", "validation", "test")}
         return {name: split for name, split in found.items() if split is not None}
 
@@ -71,12 +72,12 @@ def load_data(study: Study) -> Data:
 
     train, validation = load(info, "train"), load(info, "validation")
     test = load(info, "test") if "test" in info.splits else None
-    bank = _at_most(train, config.pretrain.max_images)
+    voters = _at_most(train, config.pretrain.max_images)
     unlabelled, seen = None, {}
-    if any(row.pretrain == "in_domain" for row in study.rows.values()):
+    if any(arm.pretrain == "in_domain" for arm in study.arms.values()):
         source = pretraining_info(config)
         if (source.name, config.pretrain.split) == (info.name, "train"):
-            unlabelled = bank
+            unlabelled = voters
         else:
             unlabelled = _at_most(load(source, config.pretrain.split), config.pretrain.max_images)
             seen = _seen_before({"validation": validation, "test": test}, unlabelled)
@@ -87,10 +88,10 @@ def load_data(study: Study) -> Data:
         else:
             share = most / len(validation)
             validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
-    if study.evals:
-        for arm in study.rows:
+    if study.evaluations:
+        for arm in study.arms:
             labelled_subset(train, study.config_of(arm), seed=0)
-    return Data(info, train, bank, unlabelled, validation, test, seen)
+    return Data(info, train, voters, unlabelled, validation, test, seen)
 
 
 def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit) -> dict[str, int]:
@@ -140,7 +141,7 @@ def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSpl
 
 def pretraining_images(study: Study, data: Data, arm: str, *, seed: int) -> ImageSplit:
     """The images of an arm's pretraining; noise is drawn anew for each seed."""
-    if study.rows[arm].pretrain == "in_domain":
+    if study.arms[arm].pretrain == "in_domain":
         assert data.unlabelled is not None
         return data.unlabelled
     config = study.config_of(arm)

@@ -1,6 +1,5 @@
-"""The networks and compiled functions of a configuration, and weights that go into them."""
+"""The networks and compiled functions of a study, and the weights that go into them."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,11 @@ import jax.numpy as jnp
 from simsiam_jax.errors import InputError
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
-from simsiam_jax.settings.schema import Config, EvaluationConfig, FinetuneConfig, NoiseConfig, PretrainConfig
+from simsiam_jax.settings.schema import ProgramConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import RunEpoch, as_dict, epoch_runner
-from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import TrainState, create_state
 from simsiam_jax.train.steps import bind, compile_outputs, finetune_step, heldout_outputs, pretrain_step
 
@@ -27,132 +26,99 @@ Variables = dict[str, Any]
 EVALUATION_BATCH = 256
 
 
-class Programs:
-    """The networks and compiled functions of a configuration, each made when first asked for and shared by all units.
+class CompiledNetwork:
+    """The networks and compiled functions of a `ProgramConfig`, each made when first asked for and shared by units.
+
+    Nothing else of a run's settings is at hand here, so that two runs with equal program configs can share it.
 
     Args:
-      config: All settings.
+      program: Everything that changes a compiled program.
       num_classes: Outputs of the classifier, which only fine-tuning asks for: classes or attributes.
-      start: The backbone's weights before pretraining; None: random ones, drawn from the seed.
-      feed: How training's images reach the devices.
+      feed: Name of the feed that brings images to the devices; it changes no result.
     """
 
-    def __init__(self, config: Config, num_classes: int = 0, start: Variables | None = None, feed: str = "auto"):
-        self.config = config
-        self.start = start
+    def __init__(self, program: ProgramConfig, num_classes: int = 0, feed: str = "auto"):
+        self.program = program
         self.feed = feed
-        dtype = jnp.dtype(config.dtype)
+        dtype = jnp.dtype(program.dtype)
         self.backbone: nn.Module = create_backbone(
-            config.backbone.name, config.image_size, **config.backbone.fields(), dtype=dtype, axis_name=AXIS
+            program.backbone.name, program.image_size, **program.backbone.fields(), dtype=dtype, axis_name=AXIS
         )
-        self.simsiam = SimSiam(
-            self.backbone,
-            projector_dim=config.head.projector_dim,
-            projector_layers=config.head.projector_layers,
-            projector_output_norm=config.head.projector_output_norm,
-            predictor_dim=config.head.predictor_dim,
-            has_predictor=config.head.predictor,
-            hidden_norm=config.head.hidden_norm,
-            predictor_output_norm=config.head.predictor_output_norm,
-            dtype=dtype,
-            axis_name=AXIS,
-        )
+        self.simsiam = SimSiam(self.backbone, program.head, dtype=dtype, axis_name=AXIS)
         self.classifier = Classifier(self.backbone, num_classes, dtype=dtype)
-        self.pretrain_optimizer = direction(config.pretrain.optimizer, accumulation=config.pretrain.accumulation)
-        self.finetune_optimizer = direction(config.finetune.optimizer)
+        self.pretrain_optimizer = create_optimizer(program.optimizer, accumulation=program.accumulation)
+        self.finetune_optimizer = create_optimizer(program.finetune_optimizer)
 
     @functools.cached_property
     def _initialise_simsiam(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
+        image = jnp.zeros((1, self.program.image_size, self.program.image_size, 3))
         return jax.jit(lambda key: self.simsiam.init(key, image, image))
 
     @functools.cached_property
     def _initialise_classifier(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3))
+        image = jnp.zeros((1, self.program.image_size, self.program.image_size, 3))
         return jax.jit(lambda key: self.classifier.init(key, image))
 
-    def initial_simsiam(self, seed: int) -> Variables:
-        """The network before pretraining; its backbone is also what the arm without pretraining starts from."""
-        return with_backbone(self._initialise_simsiam(jax.random.key(seed)), self.start)
+    def initial_simsiam(self, seed: int, start: Variables | None = None) -> Variables:
+        """The network before pretraining; its backbone is also what the arm without pretraining starts from.
+
+        Args:
+          seed: Seed of the random weights.
+          start: Weights of the backbone in place of random ones.
+        """
+        return with_backbone(self._initialise_simsiam(jax.random.key(seed)), start)
 
     def initial_classifier(self, seed: int, backbone: Variables) -> Variables:
         """A classifier with a new last layer on the given backbone."""
         return with_backbone(self._initialise_classifier(jax.random.key(seed)), backbone)
 
-    def pretrain_state(self, seed: int) -> TrainState:
-        """The state before the first step of pretraining."""
-        return create_state(self.initial_simsiam(seed), self.pretrain_optimizer)
+    def pretrain_state(self, seed: int, start: Variables | None = None) -> TrainState:
+        """The state before the first step of pretraining; arguments as in `initial_simsiam`."""
+        return create_state(self.initial_simsiam(seed, start), self.pretrain_optimizer)
+
+    def finetune_state(self, seed: int, backbone: Variables) -> TrainState:
+        """The state before the first step of fine-tuning; arguments as in `initial_classifier`."""
+        return create_state(self.initial_classifier(seed, backbone), self.finetune_optimizer)
 
     @functools.cached_property
     def pretrain_epoch(self) -> RunEpoch:
         """Runs an epoch of SimSiam."""
-        return epoch_runner(
-            bind(
-                pretrain_step,
-                model=self.simsiam,
-                optimizer=self.pretrain_optimizer,
-                spec=self.config.views,
-                constant_predictor=self.config.pretrain.constant_predictor_learning_rate,
-                stop_gradient=self.config.pretrain.stop_gradient,
-                symmetric=self.config.pretrain.symmetric,
-            ),
-            feed=self.feed,
+        step = bind(
+            pretrain_step,
+            model=self.simsiam,
+            optimizer=self.pretrain_optimizer,
+            views=self.program.views,
+            method=self.program.method,
         )
+        return epoch_runner(step, feed=self.feed)
 
     @functools.cached_property
     def heldout(self) -> Callable[..., dict[str, jax.Array]]:
-        """Loss and z of held-out images."""
+        """The loss and z of held-out images."""
         return compile_outputs(
-            bind(
-                heldout_outputs,
-                model=self.simsiam,
-                spec=self.config.views,
-                symmetric=self.config.pretrain.symmetric,
-            )
+            bind(heldout_outputs, model=self.simsiam, views=self.program.views, method=self.program.method)
         )
 
     @functools.cached_property
     def features(self) -> Extract:
         """The backbone's features of a split."""
-        return extractor(self.backbone, self.config.views, batch_size=EVALUATION_BATCH)
+        return extractor(self.backbone, self.program.views, batch_size=EVALUATION_BATCH)
 
     @functools.cached_property
     def logits(self) -> Extract:
         """The classifier's logits of a split."""
-        return extractor(self.classifier, self.config.finetune_views, batch_size=EVALUATION_BATCH)
+        return extractor(self.classifier, self.program.finetune_views, batch_size=EVALUATION_BATCH)
 
     @functools.cached_property
     def finetune_epoch(self) -> RunEpoch:
         """Runs an epoch of fine-tuning."""
-        return epoch_runner(
-            bind(
-                finetune_step,
-                model=self.classifier,
-                optimizer=self.finetune_optimizer,
-                spec=self.config.finetune_views,
-            ),
-            feed=self.feed,
+        step = bind(
+            finetune_step,
+            model=self.classifier,
+            optimizer=self.finetune_optimizer,
+            views=self.program.finetune_views,
         )
-
-
-def compiled_part(config: Config) -> Config:
-    """The settings that `Programs` depend on; the others, such as lengths and numbers of labels, at their defaults."""
-    pretrain, plain = config.pretrain, PretrainConfig()
-    finetune = FinetuneConfig(optimizer=dataclasses.replace(config.finetune.optimizer, learning_rate=1.0))
-    return dataclasses.replace(
-        config,
-        pretrain=dataclasses.replace(
-            plain,
-            accumulation=pretrain.accumulation,
-            optimizer=dataclasses.replace(pretrain.optimizer, learning_rate=1.0, warmup_epochs=0.0),
-            constant_predictor_learning_rate=pretrain.constant_predictor_learning_rate,
-            stop_gradient=pretrain.stop_gradient,
-            symmetric=pretrain.symmetric,
-        ),
-        finetune=finetune,
-        evaluation=EvaluationConfig(),
-        noise=NoiseConfig(),
-    )
+        return epoch_runner(step, feed=self.feed)
 
 
 def with_backbone(variables: Variables, backbone: Variables | None) -> Variables:
@@ -165,13 +131,17 @@ def with_backbone(variables: Variables, backbone: Variables | None) -> Variables
     }
 
 
-def restore_backbone(programs: Programs, pretrained: Path) -> tuple[Variables, int]:
+def restore_backbone(network: CompiledNetwork, pretrained: Path) -> tuple[Variables, int]:
     """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the epochs behind them.
 
+    Args:
+      network: The network that was pretrained.
+      pretrained: Folder of the stage `pretrain`.
+
     Raises:
-      InputError: If there is none.
+      InputError: If there is no checkpoint of this network.
     """
-    target = {"state": jax.eval_shape(lambda: programs.pretrain_state(0))}
+    target = {"state": jax.eval_shape(lambda: network.pretrain_state(0))}
     with Checkpoints(pretrained / "checkpoints") as checkpoints:
         found = checkpoints.restore_latest(target)
     if found is None:

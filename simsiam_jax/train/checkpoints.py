@@ -1,7 +1,6 @@
 """Orbax checkpoints that notice damage: each carries a digest of its values, checked when it is restored."""
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from simsiam_jax.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def digest(tree: Any) -> str:
@@ -83,7 +81,7 @@ class Checkpoints:
             # Orbax and TensorStore raise bare Exceptions, JSONDecodeErrors and more for damaged files.
             except Exception as fault:
                 faults.append(epoch)
-                log.warning(
+                logging.warning(
                     "checkpoint %s is damaged or of another network (%s); trying the one before",
                     self._folder / str(epoch),
                     next(iter(str(fault).splitlines()), type(fault).__name__)[:200],

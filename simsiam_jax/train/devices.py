@@ -45,9 +45,9 @@ def rows_here(
 
     Args:
       rows: Indices of micro-batches over all processes.
-      process: Which process, 0..processes-1.
-      processes: How many there are, with the same number of devices each.
-      devices: Of one process.
+      process: Number of the process, 0..processes-1.
+      processes: Number of processes, with the same number of devices each.
+      devices: Number of devices of one process.
     """
     shares = rearrange(
         rows, "... (process device local) -> process device ... local", process=processes, device=devices

@@ -1,6 +1,7 @@
 """The only training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed."""
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tensorboardX import SummaryWriter
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import require
 from simsiam_jax.metrics import Numbers
-from simsiam_jax.settings.schema import OptimizerConfig
+from simsiam_jax.settings.schema import ScheduleConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import feed_chooser, on_every_device
 from simsiam_jax.train.optimizer import learning_rates
@@ -45,8 +46,8 @@ class Plan:
       micro_batch_size: Images of a micro-step over all devices.
       accumulation: Micro-steps of an update.
       epochs: Length in epochs.
-      seed: Of the order, and of the views.
-      rates: float32 [updates], the scheduled learning rate.
+      seed: Seed of the order and of the views.
+      rates: The scheduled learning rate of each update, float32 [updates].
       constant_rate: Learning rate of the parameters that do not follow the schedule.
     """
 
@@ -86,14 +87,13 @@ class Plan:
 def make_plan(
     images: int,
     *,
-    optimizer: OptimizerConfig,
+    schedule: ScheduleConfig,
     micro_batch_size: int,
     accumulation: int = 1,
     epochs: int,
     seed: int,
-    scaling_batch: int | None = None,
 ) -> Plan:
-    """The plan of a stage; `scaling_batch` is the images by which the rate is scaled, None: those of an update.
+    """The plan of a stage.
 
     Raises:
       InputError: If an epoch has fewer micro-batches than one update takes.
@@ -104,21 +104,16 @@ def make_plan(
         f"--accumulation={accumulation}: an epoch of {images} images has only {micro_batches} micro-batches of "
         f"{micro_batch_size}; lower --accumulation or --micro_batch_size",
     )
-    effective_batch = micro_batch_size * accumulation
-    rates = learning_rates(
-        optimizer,
-        effective_batch=scaling_batch or effective_batch,
-        updates_per_epoch=images // effective_batch,
-        epochs=epochs,
-    )
+    peak = schedule.peak(micro_batch=micro_batch_size, accumulation=accumulation)
+    updates = images // (micro_batch_size * accumulation)
     return Plan(
         images=images,
         micro_batch_size=micro_batch_size,
         accumulation=accumulation,
         epochs=epochs,
         seed=seed,
-        rates=rates,
-        constant_rate=optimizer.peak_learning_rate(scaling_batch or effective_batch),
+        rates=learning_rates(schedule, peak=peak, updates_per_epoch=updates, epochs=epochs),
+        constant_rate=peak,
     )
 
 
@@ -133,7 +128,7 @@ def epoch_runner(step: Step, *, scan: bool | None = None, feed: str = "auto") ->
       step: A pure per-device step.
       scan: Whether many micro-steps run in one call; None: on accelerators, not on a CPU, where XLA runs a scan's
         body several times slower (and where the two agree to the bit is not promised).
-      feed: How images reach the devices, `resident`, `streamed` or by size (`auto`); it changes no result.
+      feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
 
     Returns:
       run(state, split, indices, hypers, show) -> (state, metrics of each micro-step). `show(steps, loss, rate)` is
@@ -185,11 +180,11 @@ class Trained(NamedTuple):
     """What a stage ends with.
 
     Attributes:
-      state: After the last epoch.
-      best: `params` and `batch_stats` of the epoch with the highest `select`ed number; of the last without one.
-      best_epoch: Epochs done when it was reached.
-      history: A dictionary of numbers for each epoch, as in metrics.jsonl.
-      seconds: Of training and measuring, over all the runs that it took.
+      state: State after the last epoch.
+      best: `params` and `batch_stats` of the epoch with the highest `select`ed number, of the last epoch without one.
+      best_epoch: Epochs done when `best` was reached.
+      history: Numbers of each epoch, as in metrics.jsonl; the first may be of epoch 0, before any training.
+      seconds: Time of training and measuring, over all the runs that it took.
     """
 
     state: TrainState
@@ -209,6 +204,7 @@ def fit(
     folder: Path,
     title: str,
     select: str | None = None,
+    measure_untrained: bool = False,
 ) -> Trained:
     """Trains to the end of the plan, going on from the newest checkpoint in `folder` if there is one.
 
@@ -216,19 +212,21 @@ def fit(
     the numbers of one that was not.
 
     Args:
-      state: Before the first epoch; consumed.
+      state: State before the first epoch; it is consumed.
       split: The `ImageSplit` to learn from.
-      plan: Its order and learning rates.
-      run_epoch: From `epoch_runner`.
-      measure: Numbers of a state after so many epochs, to be logged beside the training loss.
-      folder: Of the stage; receives `metrics.jsonl`, `checkpoints/` and `tensorboard/`.
-      title: For the progress line.
+      plan: Order of the images and learning rates.
+      run_epoch: Function that runs an epoch, from `epoch_runner`.
+      measure: Gives numbers of a state after so many epochs, to be logged beside the training loss.
+      folder: Folder of the stage; receives `metrics.jsonl`, `checkpoints/` and `tensorboard/`.
+      title: Title of the progress line.
       select: The measured number whose highest value (the first, among equals) picks the best epoch.
+      measure_untrained: Whether to measure the state before the first epoch, too, as epoch 0.
 
     Returns:
       The trained state, the best epoch's variables and the history.
     """
-    best, best_epoch, history, seconds, start = dict(state.variables), 0, [], 0.0, 0
+    best, best_epoch, highest, seconds, start = dict(state.variables), 0, -math.inf, 0.0, 0
+    history: list[Numbers] = []
     if select:
         # The state's buffers are given to the first step; the copy stays.
         best = jax.device_get(best)
@@ -243,10 +241,13 @@ def fit(
             state = TrainState(**as_dict(restored["state"]))
             best = restored.get("best", best)
             best_epoch, history, seconds = meta["best_epoch"], meta["history"], meta["seconds"]
-        _write_lines(folder / "metrics.jsonl", history)
+            highest = next((line[select] for line in history if select and line["epoch"] == best_epoch), highest)
         begun = saved = time.monotonic()
+        if measure_untrained and not history:
+            history.append({"epoch": 0, "update": 0, **measure(state, 0)})
+        _write_lines(folder / "metrics.jsonl", history)
         with (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) as board,
+            SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else 0) as board,
             ProgressLine(
                 title,
                 total=plan.epochs * plan.steps_per_epoch,
@@ -254,6 +255,8 @@ def fit(
                 images_per_step=plan.micro_batch_size,
             ) as progress,
         ):
+            if start == 0 and history:
+                _draw(board, history[0])
             for epoch in range(start, plan.epochs):
                 epoch_begun = time.monotonic()
 
@@ -272,12 +275,11 @@ def fit(
                     "images_per_second": indices.size / training,
                     **measure(state, epoch + 1),
                 }
-                if select and (best_epoch == 0 or line[select] > history[best_epoch - 1][select]):
-                    best, best_epoch = jax.device_get(state.variables), epoch + 1
+                if select and (best_epoch == 0 or line[select] > highest):
+                    best, best_epoch, highest = jax.device_get(state.variables), epoch + 1, line[select]
                 history.append(line)
                 _append_line(folder / "metrics.jsonl", line)
-                for name, value in line.items():
-                    board.add_scalar(name, value, epoch + 1)
+                _draw(board, line)
                 last = epoch + 1 == plan.epochs
                 if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
                     saved = time.monotonic()
@@ -291,6 +293,11 @@ def fit(
     if not select:
         best, best_epoch = dict(state.variables), plan.epochs
     return Trained(state, best, best_epoch, history, seconds)
+
+
+def _draw(board: SummaryWriter, line: Numbers) -> None:
+    for name, value in line.items():
+        board.add_scalar(name, value, int(line["epoch"]))
 
 
 def as_dict(restored: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Optimisers as in the paper: coupled weight decay, linear warm-up, cosine decay, accumulation.
 
-The gradient transformation gives a *direction*; the step multiplies it by a learning rate that it is handed. So one
+The optimiser gives the update for a learning rate of one; the step multiplies it by a rate that it is handed. So one
 compiled step serves every length of training, and the schedule is a plain array that can be logged.
 """
 
@@ -11,14 +11,14 @@ import jax
 import numpy as np
 import optax
 
-from simsiam_jax.settings.schema import OptimizerConfig
+from simsiam_jax.settings.schema import OptimizerConfig, ScheduleConfig
 
 
-def direction(config: OptimizerConfig, *, accumulation: int = 1) -> optax.GradientTransformation:
-    """The update for a learning rate of one: Adam's or SGD's direction of descent, with coupled weight decay.
+def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax.GradientTransformation:
+    """Adam or SGD at a learning rate of one, with coupled weight decay.
 
     Weight decay is added to the gradient, as `torch.optim.Adam(weight_decay=...)` has it, on all parameters
-    (paper.md, "Where its code differs", 2).
+    (`experiments/PAPER.md`, "Learning rate and weight decay").
 
     Args:
       config: The optimiser.
@@ -31,19 +31,18 @@ def direction(config: OptimizerConfig, *, accumulation: int = 1) -> optax.Gradie
     return optax.MultiSteps(chained, every_k_schedule=accumulation).gradient_transformation()
 
 
-def learning_rates(config: OptimizerConfig, *, effective_batch: int, updates_per_epoch: int, epochs: int) -> np.ndarray:
+def learning_rates(config: ScheduleConfig, *, peak: float, updates_per_epoch: int, epochs: int) -> np.ndarray:
     """The learning rate of every update: linear warm-up from zero, then cosine decay to zero, or constant.
 
     Args:
-      config: The optimiser and its schedule.
-      effective_batch: Images per update.
+      config: The schedule.
+      peak: Learning rate at the end of warm-up, from `ScheduleConfig.peak`.
       updates_per_epoch: Updates in an epoch.
       epochs: Length of training in epochs.
 
     Returns:
       float32 [epochs × updates_per_epoch].
     """
-    peak = config.peak_learning_rate(effective_batch)
     total = epochs * updates_per_epoch
     # A run shorter than its warm-up still gets to see the decay.
     warmup = min(round(config.warmup_epochs * updates_per_epoch), total // 2)
@@ -58,10 +57,10 @@ def learning_rates(config: OptimizerConfig, *, effective_batch: int, updates_per
 
 
 def scale_updates(updates: Any, learning_rate: Any, *, constant: Callable[[Any], bool], constant_rate: Any) -> Any:
-    """Multiplies a direction by the learning rate, and parts of it by a constant one (SimSiam, section 4.2).
+    """Multiplies updates by the learning rate, and some of them by a constant one (SimSiam, section 4.2).
 
     Args:
-      updates: A tree of directions.
+      updates: Tree of updates for a learning rate of one.
       learning_rate: The scheduled rate, a scalar.
       constant: Tells from a leaf's path whether `constant_rate` applies to it.
       constant_rate: The rate of those leaves, a scalar.

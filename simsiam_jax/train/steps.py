@@ -22,7 +22,7 @@ from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys,
 from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
-from simsiam_jax.settings.schema import ViewSpec
+from simsiam_jax.settings.schema import MethodConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device, streamed
 from simsiam_jax.train.optimizer import scale_updates
 from simsiam_jax.train.state import TrainState
@@ -38,10 +38,10 @@ class Hyper(NamedTuple):
     """What a step is told beside its batch; scalars, or arrays with an entry for each micro-step.
 
     Attributes:
-      learning_rate: float32, of the update that this micro-step belongs to.
-      constant_rate: float32, of the parameters whose rate does not follow the schedule.
-      seed: uint32, of the run.
-      epoch: int32, counted from 0.
+      learning_rate: Rate of the update that this micro-step belongs to, float32.
+      constant_rate: Rate of the parameters that do not follow the schedule, float32.
+      seed: Seed of the run, uint32.
+      epoch: Epoch, counted from 0, int32.
     """
 
     learning_rate: Any
@@ -53,17 +53,18 @@ class Hyper(NamedTuple):
 Step = Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def _descend(
+def _apply_gradients(
     state: TrainState,
     gradients: Any,
     batch_stats: Any,
     hyper: Hyper,
     optimizer: optax.GradientTransformation,
-    constant: Callable[[Any], bool],
+    constant: Callable[[Any], bool] = lambda path: False,
 ) -> TrainState:
+    """The state after an optimiser step with the devices' mean gradient; `constant` as in `scale_updates`."""
     gradients = lax.pmean(gradients, AXIS)
-    directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    updates = scale_updates(directions, hyper.learning_rate, constant=constant, constant_rate=hyper.constant_rate)
+    unscaled, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates = scale_updates(unscaled, hyper.learning_rate, constant=constant, constant_rate=hyper.constant_rate)
     return TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -76,10 +77,6 @@ def _in_predictor(path: Any) -> bool:
     return path[0].key == "predictor"
 
 
-def _nowhere(path: Any) -> bool:
-    return False
-
-
 def pretrain_step(
     state: TrainState,
     batch: Batch,
@@ -87,39 +84,35 @@ def pretrain_step(
     *,
     model: SimSiam,
     optimizer: optax.GradientTransformation,
-    spec: ViewSpec,
-    constant_predictor: bool,
-    stop_gradient: bool = True,
-    symmetric: bool = True,
+    views: ViewSpec,
+    method: MethodConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One micro-step of SimSiam: two views, equation (3), gradients averaged over the devices.
 
     Args:
-      state: Unreplicated.
+      state: The state before the step, the same on every device.
       batch: This device's share, uint8 images [local batch, height, width, 3].
-      hyper: Scalars.
-      model: With `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
-      optimizer: Gives a direction; `MultiSteps` inside for accumulation.
-      spec: How views are drawn.
-      constant_predictor: Whether the predictor keeps the constant learning rate.
-      stop_gradient: As in `simsiam_loss`.
-      symmetric: As in `simsiam_loss`.
+      hyper: Learning rates, seed and epoch as scalars.
+      model: The network, with `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
+      optimizer: Optimiser from `create_optimizer`, with `MultiSteps` inside for accumulation.
+      views: Distribution of the two views.
+      method: Parts of equation (3) that are in force.
 
     Returns:
       The new state, and `loss` and `z_spread` as float32 scalars.
     """
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=spec)
+    view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=views)
     keys = jnp.stack([sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=view) for view in (0, 1)])
 
     def loss_of(params):
         variables = {"params": params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
         (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2, keys)
-        loss = simsiam_loss(p1, p2, z1, z2, stop_gradient=stop_gradient, symmetric=symmetric)
+        loss = simsiam_loss(p1, p2, z1, z2, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
         return loss, (batch_stats, z_spread(z1))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    constant = _in_predictor if constant_predictor else _nowhere
-    state = _descend(state, gradients, batch_stats, hyper, optimizer, constant)
+    constant = {"constant": _in_predictor} if method.constant_predictor else {}
+    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer, **constant)
     return state, lax.pmean({"loss": loss, "z_spread": spread}, AXIS)
 
 
@@ -130,13 +123,13 @@ def finetune_step(
     *,
     model: Classifier,
     optimizer: optax.GradientTransformation,
-    spec: ViewSpec,
+    views: ViewSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step of supervised training of all weights: one view, (binary) cross-entropy. Arguments as `pretrain_step`.
+    """One step of supervised training of all weights: one view, (binary) cross-entropy.
 
-    Metrics are `loss` and, where labels are classes rather than attributes, `top1`.
+    Arguments are as in `pretrain_step`. Metrics are `loss`, and `top1` where labels are classes.
     """
-    view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=spec)
+    view = augmented_view(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0, spec=views)
     keys = sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=0)
     share = known_share(batch.labels)
 
@@ -147,7 +140,7 @@ def finetune_step(
         return share * classification_loss(logits, batch.labels), (updated.get("batch_stats", {}), logits)
 
     (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    state = _descend(state, gradients, batch_stats, hyper, optimizer, _nowhere)
+    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer)
     accuracy = {"top1": top1(logits, batch.labels)} if batch.labels.ndim == 1 else {}
     return state, lax.pmean({"loss": loss, **accuracy}, AXIS)
 
@@ -188,21 +181,23 @@ def compile_scan(
 
 
 def heldout_outputs(
-    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, spec: ViewSpec, symmetric: bool = True
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, views: ViewSpec, method: MethodConfig
 ) -> dict[str, jax.Array]:
     """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=spec)
+    view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views)
     outputs: Any = model.apply(variables, view1, view2, train=False)
     p1, p2, z1, z2 = outputs
-    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=symmetric))(p1, p2, z1, z2)
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(
+        p1, p2, z1, z2
+    )
     return {"loss": losses, "z": l2_normalize(z1)}
 
 
 def clean_outputs(
-    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: Any, spec: ViewSpec
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: Any, views: ViewSpec
 ) -> dict[str, jax.Array]:
     """A backbone's features or a classifier's logits on unaugmented images, with running statistics."""
-    images = evaluation_view(batch.images, spec=spec)
+    images = evaluation_view(batch.images, spec=views)
     return {"outputs": model.apply(variables, images, train=False).astype(jnp.float32)}
 
 
@@ -222,11 +217,11 @@ def over_split(
     """Applies a compiled outputs function to every image of a split, in order.
 
     Args:
-      compiled: From `compile_outputs`.
-      variables: What the model was trained to.
+      compiled: Function from `compile_outputs`.
+      variables: The trained model's variables.
       split: An `ImageSplit`.
       batch_size: Images in a call over all devices.
-      seed: Of held-out views.
+      seed: Seed of the held-out views.
 
     Returns:
       Arrays with one row for each image of the split.

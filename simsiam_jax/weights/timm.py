@@ -6,7 +6,7 @@ transposed, PiT's grid of position embeddings NHWC and NCHW.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import create_backbone
+from simsiam_jax.models.efficientnet import EfficientNetB0
+from simsiam_jax.models.pit import PoolingVisionTransformer
+from simsiam_jax.models.resnet import ResNet18
+from simsiam_jax.models.vit import VisionTransformer
 
 Variables = dict[str, Any]
 Path = tuple[str, ...]
@@ -123,6 +127,87 @@ def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
         if path[-1] == "mean":
             state_dict[key.removesuffix("running_mean") + _COUNTER] = np.zeros((), np.int64)
     return state_dict
+
+
+def timm_code(module: Any, image_size: int) -> str:
+    """Python code that builds a backbone's network in timm, as `model`, without a classifier.
+
+    Args:
+      module: Backbone as `create_backbone` returns it.
+      image_size: Side of the images in pixels.
+
+    Returns:
+      Lines of code that need timm and torch.
+
+    Raises:
+      InputError: If the code for this class of backbones is not written here.
+    """
+    write = _TIMM_CODE.get(type(module))
+    if write is None:
+        name = type(module).__name__
+        raise InputError(f"--backbone: no code builds {name} in timm; add some to simsiam_jax/weights/timm.py")
+    return write(module, image_size)
+
+
+def _resnet_code(module: ResNet18, image_size: int) -> str:
+    channels = module.stage_channels()
+    lines = ["import timm", "from torch import nn", 'model = timm.create_model("resnet18", num_classes=0)']
+    if module.width != 1.0:
+        lines[-1] = f'model = timm.create_model("resnet18", num_classes=0, channels={tuple(channels)})'
+        lines += [
+            f"model.conv1 = nn.Conv2d(3, {channels[0]}, 7, stride=2, padding=3, bias=False)",
+            f"model.bn1 = nn.BatchNorm2d({channels[0]})",
+            f"model.layer1[0] = timm.models.resnet.BasicBlock({channels[0]}, {channels[0]})",
+        ]
+    if module.stem != "imagenet":
+        lines.append(f"model.conv1 = nn.Conv2d(3, {channels[0]}, 3, padding=1, bias=False)")
+    if module.stem == "cifar":
+        lines.append("model.maxpool = nn.Identity()")
+    return "\n".join(lines) + "\n"
+
+
+def _efficientnet_code(module: EfficientNetB0, image_size: int) -> str:
+    lines = ["import timm", 'model = timm.create_model("efficientnet_b0", num_classes=0)']
+    if module.width != 1.0:
+        lines[-1] = (
+            'model = timm.models.efficientnet._gen_efficientnet("efficientnet_b0", '
+            f"channel_multiplier={module.width}, num_classes=0)"
+        )
+    if module.stem != "imagenet":
+        lines.append("model.conv_stem.stride = (1, 1)")
+    if module.stem == "cifar":
+        lines.append("model.blocks[1][0].conv_dw.stride = (1, 1)")
+    return "\n".join(lines) + "\n"
+
+
+def _vit_code(module: VisionTransformer, image_size: int) -> str:
+    return (
+        "from functools import partial\n"
+        "import timm\n"
+        "from torch import nn\n"
+        'model = timm.create_model("vit_small_patch16_224", num_classes=0, '
+        f"img_size={image_size}, patch_size={module.patch_size}, embed_dim={module.token_channels()}, "
+        f"depth={module.depth}, num_heads={module.heads}, mlp_ratio={module.mlp_ratio}, qkv_bias={module.qkv_bias}, "
+        f"norm_layer=partial(nn.LayerNorm, eps={module.norm_epsilon}))\n"
+    )
+
+
+def _pit_code(module: PoolingVisionTransformer, image_size: int) -> str:
+    return (
+        "import timm\n"
+        'model = timm.create_model("pit_ti_224", num_classes=0, '
+        f"img_size={image_size}, patch_size={module.patch_size}, stride={module.patch_size // 2}, "
+        f"base_dims={[module.head_channels()] * len(module.heads)}, depth={list(module.depths)}, "
+        f"heads={list(module.heads)})\n"
+    )
+
+
+_TIMM_CODE: dict[type, Callable[[Any, int], str]] = {
+    ResNet18: _resnet_code,
+    EfficientNetB0: _efficientnet_code,
+    VisionTransformer: _vit_code,
+    PoolingVisionTransformer: _pit_code,
+}
 
 
 def _shapes(module: Any, image_size: int) -> Variables:

@@ -214,7 +214,7 @@ import jax, numpy as np
 address, process, processes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if processes > 1:
     jax.distributed.initialize(address, processes, process)
-from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, make_plan
@@ -234,7 +234,7 @@ images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8).vi
 ids = np.arange(64, dtype=np.int32)
 split = SimpleNamespace(images=images, labels=ids, sample_ids=ids)
 backbone = create_backbone("resnet18", 16, width=0.0625, stem="cifar", axis_name=AXIS)
-model = SimSiam(backbone, projector_dim=16, predictor_dim=8, axis_name=AXIS)
+model = SimSiam(backbone, HeadConfig(projector_dim=16, predictor_dim=8), axis_name=AXIS)
 settings = OptimizerConfig(name="sgd", learning_rate=0.01)
 optimizer = direction(settings)
 spec = ViewSpec(16, blur_probability=0.0)

@@ -8,7 +8,7 @@ import pytest
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.models import BACKBONES, Classifier, SimSiam, create_backbone
 from simsiam_jax.models.layers import drop_path
-from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import direction
 from simsiam_jax.train.state import create_state
@@ -36,7 +36,7 @@ def _batch(size, count, number=0):
 
 def _simsiam(name, size, dtype=jnp.float32, **fields):
     backbone = create_backbone(name, size, axis_name=AXIS, dtype=dtype, **fields)
-    return SimSiam(backbone, projector_dim=32, predictor_dim=8, dtype=dtype, axis_name=AXIS)
+    return SimSiam(backbone, HeadConfig(projector_dim=32, predictor_dim=8), dtype=dtype, axis_name=AXIS)
 
 
 def _initialiser(model, size):

@@ -6,10 +6,16 @@ import pytest
 from simsiam_jax.errors import InputError
 from simsiam_jax.models import Classifier, SimSiam, create_backbone, train_on_views
 from simsiam_jax.models.simsiam import Projector
+from simsiam_jax.settings.schema import HeadConfig
 
 
 def _count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _simsiam(**head):
+    """SimSiam with a tiny ResNet-18 for images of 16 pixels."""
+    return SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), HeadConfig(**head))
 
 
 def _shapes(module, *inputs):
@@ -52,7 +58,7 @@ def test_unknown_backbones_and_fields_are_named(name, fields, message):
 
 
 def test_simsiam_returns_two_predictions_and_two_projections_of_equation_1():
-    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=24, predictor_dim=6)
+    model = _simsiam(projector_dim=24, predictor_dim=6)
     view1, view2 = jax.random.normal(jax.random.key(0), (2, 3, 16, 16, 3))
     variables = jax.jit(model.init)(jax.random.key(1), view1, view2)
     apply = jax.jit(model.apply)
@@ -87,21 +93,18 @@ def test_projector_output_follows_the_paper_the_reference_or_the_code(output_nor
         ({"projector_output_norm": "none"}, "fc1 bn1 fc2 bn2 fc3", "fc1 bn1 fc2"),
         ({"predictor_output_norm": "affine"}, "fc1 bn1 fc2 bn2 fc3 bn3", "fc1 bn1 fc2 bn2"),
         ({"projector_layers": 1}, "fc1 bn1", "fc1 bn1 fc2"),
-        ({"has_predictor": False}, "fc1 bn1 fc2 bn2 fc3 bn3", None),
+        ({"predictor": False}, "fc1 bn1 fc2 bn2 fc3 bn3", None),
     ],
 )
 def test_the_heads_have_the_layers_that_an_ablation_leaves_them(changes, projector, predictor):
-    backbone = create_backbone("resnet18", 16, stem="paper32", width=1 / 16)
-    model = SimSiam(backbone, projector_dim=24, predictor_dim=6, **changes)
+    model = _simsiam(projector_dim=24, predictor_dim=6, **changes)
     params = _shapes(model, *2 * [jnp.zeros((2, 16, 16, 3))])["params"]
     assert sorted(params["projector"]) == sorted(projector.split())
     assert sorted(params.get("predictor", ())) == sorted((predictor or "").split())
 
 
 def test_without_a_predictor_the_projection_is_the_prediction():
-    model = SimSiam(
-        create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=24, has_predictor=False
-    )
+    model = _simsiam(projector_dim=24, predictor=False)
     view1, view2 = jax.random.normal(jax.random.key(0), (2, 3, 16, 16, 3))
     variables = jax.jit(model.init)(jax.random.key(1), view1, view2)
     p1, p2, z1, z2 = jax.jit(model.apply)(variables, view1, view2)
@@ -110,7 +113,7 @@ def test_without_a_predictor_the_projection_is_the_prediction():
 
 
 def test_folding_the_views_changes_neither_outputs_nor_statistics():
-    model = SimSiam(create_backbone("resnet18", 16, stem="paper32", width=1 / 16), projector_dim=16, predictor_dim=4)
+    model = _simsiam(projector_dim=16, predictor_dim=4)
     views = jax.random.normal(jax.random.key(0), (2, 8, 16, 16, 3)) + jnp.array([0.0, 3.0]).reshape(2, 1, 1, 1, 1)
     variables = jax.jit(model.init)(jax.random.key(1), *views)
     plain, updated = jax.jit(lambda: model.apply(variables, *views, train=True, mutable=["batch_stats"]))()

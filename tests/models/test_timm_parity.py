@@ -7,7 +7,7 @@ import pytest
 
 from simsiam_jax.errors import InputError
 from simsiam_jax.models import BACKBONES, create_backbone
-from simsiam_jax.weights import from_timm, to_timm
+from simsiam_jax.weights import from_timm, timm_code, to_timm
 from tests.support.timm_models import build_timm, import_timm
 
 torch, timm = import_timm()
@@ -35,7 +35,7 @@ def _images(batch, size):
 def _check_features(name, image_size, **fields):
     """Ours equal timm's after the way in, and timm's after the way out again into a model with other weights."""
     module = create_backbone(name, image_size, **fields)
-    code = module.timm_code(image_size)
+    code = timm_code(module, image_size)
     model = build_timm(code)
     variables = from_timm(name, model.state_dict(), image_size, **fields)
     ours, theirs = _images(2, image_size)
@@ -81,7 +81,7 @@ def test_small_stems_widths_and_patches_are_what_timm_builds_from_the_code_given
     ],
 )
 def test_timm_has_the_same_number_of_parameters(name, without_head, with_head):
-    code = create_backbone(name, 224).timm_code(224)
+    code = timm_code(create_backbone(name, 224), 224)
     assert sum(p.numel() for p in build_timm(code).parameters()) == without_head
     with_classifier = build_timm(code.replace("num_classes=0", "num_classes=1000"))
     assert sum(p.numel() for p in with_classifier.parameters()) == with_head
@@ -92,7 +92,7 @@ def test_timm_has_the_same_number_of_parameters(name, without_head, with_head):
 )
 def test_training_mode_follows_timm_in_outputs_statistics_and_gradients(name):
     module = create_backbone(name, 96)
-    model = build_timm(module.timm_code(96)).train()
+    model = build_timm(timm_code(module, 96)).train()
     variables = from_timm(name, model.state_dict(), 96)
     ours, theirs = _images(8, 96)
     weights = np.random.default_rng(0).normal(size=(8, model.num_features)).astype(np.float32)
@@ -164,7 +164,7 @@ def test_torchvisions_weights_are_read_too(name):
 @pytest.mark.parametrize(("old", "new"), [(224, 96), (96, 224), (96, 32)])
 def test_position_embeddings_of_another_size_are_resampled_as_timm_does(old, new):
     module = create_backbone("vit_s", old, width=0.25)
-    state_dict = build_timm(module.timm_code(old)).state_dict()
+    state_dict = build_timm(timm_code(module, old)).state_dict()
     variables = from_timm("vit_s", state_dict, new, width=0.25)
     expected = timm.layers.resample_abs_pos_embed(state_dict["pos_embed"], [new // 16, new // 16])
     np.testing.assert_allclose(variables["params"]["pos_embed"], expected.numpy(), rtol=0, atol=1e-5)
@@ -172,7 +172,7 @@ def test_position_embeddings_of_another_size_are_resampled_as_timm_does(old, new
 
 def test_pits_position_embeddings_are_resampled_by_the_same_filter():
     module = create_backbone("pit_ti", 224)
-    state_dict = build_timm(module.timm_code(224)).state_dict()
+    state_dict = build_timm(timm_code(module, 224)).state_dict()
     variables = from_timm("pit_ti", state_dict, 96)
     expected = torch.nn.functional.interpolate(state_dict["pos_embed"], (11, 11), mode="bicubic", antialias=True)
     ours = variables["params"]["pos_embed"]
@@ -180,7 +180,7 @@ def test_pits_position_embeddings_are_resampled_by_the_same_filter():
 
 
 def test_variables_stay_as_read_when_the_torch_model_trains_on():
-    model = build_timm(create_backbone("resnet18", 32).timm_code(32))
+    model = build_timm(timm_code(create_backbone("resnet18", 32), 32))
     variables = from_timm("resnet18", model.state_dict(), 32)
     before = variables["batch_stats"]["bn1"]["mean"].copy()
     model.train()(torch.zeros(2, 3, 32, 32) + 5)
@@ -188,7 +188,7 @@ def test_variables_stay_as_read_when_the_torch_model_trains_on():
 
 
 def _resnet(**changes):
-    state_dict = dict(build_timm(create_backbone("resnet18", 32).timm_code(32)).state_dict())
+    state_dict = dict(build_timm(timm_code(create_backbone("resnet18", 32), 32)).state_dict())
     for key, value in changes.items():
         key = key.replace("__", ".")
         if value is None:

@@ -1,92 +1,187 @@
-"""A run's files survive kills, and say clearly what is wrong with them."""
+"""A finished stage is one file, whole or not at all, and says clearly what is wrong with it."""
 
+import dataclasses
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.metrics import HEADLINE, scores
-from simsiam_jax.records.environment import environment, git_revision
-from simsiam_jax.records.results import HEADLINES, Result, append_results, read_experiment, read_log, read_results
-from simsiam_jax.report.tables import ATTRIBUTE_NUMBERS
+from simsiam_jax.records.results import gather_results, read_log, read_results, read_stage_result
+from tests.support.made_up import (
+    make_experiment,
+    make_result,
+    make_scores,
+    make_stage,
+    stage_folder,
+    write_log,
+    write_results,
+)
 
 
-def make_result(seed=0, arm="none", **changes):
-    fields = {
-        "experiment": "demo",
-        "arm": arm,
-        "backbone": "resnet18",
-        "pretrain": None,
-        "seed": seed,
-        "eval": "finetune",
-        "split": "test",
-        "metrics": {"top1": 0.5},
-        "seconds": 1.5,
-        "config_hash": "0123456789ab",
-        "git_revision": "unknown",
-        "versions": {"python": "3.11.2"},
-        "device": "2 CPU cores",
+def test_a_stage_reads_back_as_written(tmp_path):
+    folder = tmp_path / "none" / "seed-0" / "finetune"
+    stage = make_stage([make_result(split="validation"), make_result(metrics={"top1": 1, "loss": -0.25})])
+    assert read_stage_result(folder) is None
+    stage.write(folder)
+    assert read_stage_result(folder) == stage
+    assert json.loads((folder / "result.json").read_text())["metrics"] == {
+        "validation": {"top1": 0.5},
+        "test": {"top1": 1, "loss": -0.25},
     }
-    return Result(**fields | changes)
 
 
-def test_results_read_back_as_written_in_order(tmp_path):
-    append_results(tmp_path, [make_result(0), make_result(1)])
-    append_results(tmp_path, [make_result(2, metrics={"top1": 1, "loss": -0.25})])
-    assert read_results(tmp_path) == [
-        make_result(0),
-        make_result(1),
-        make_result(2, metrics={"top1": 1, "loss": -0.25}),
+def test_a_write_that_fails_leaves_the_stage_as_it_was(tmp_path):
+    folder = tmp_path / "none" / "seed-0" / "finetune"
+    make_stage([make_result()]).write(folder)
+    broken = make_stage([make_result(versions={})])
+    broken.versions["python"] = object()
+    with pytest.raises(TypeError):
+        broken.write(folder)
+    assert read_stage_result(folder) == make_stage([make_result()])
+    assert [path.name for path in folder.iterdir()] == ["result.json"]
+
+
+def test_results_are_the_lines_of_all_stage_files_in_the_order_of_the_experiment(tmp_path):
+    make_experiment(("own", "none")).write(tmp_path)
+    lines = [
+        make_result(seed, arm, eval=stage, split=split)
+        for arm in ("own", "none", "elsewhere")
+        for seed in (0, 2, 10)
+        for stage, splits in (("pretrain", ("train", "validation")), ("knn", ("test",)), ("finetune", ("test",)))
+        for split in splits
     ]
-    assert (tmp_path / "results.jsonl").read_text().count("\n") == 3
+    write_results(tmp_path, lines[::-1])
+    assert read_results(tmp_path) == lines
 
 
-def test_a_run_without_results_has_none_and_writing_none_leaves_no_file(tmp_path):
-    append_results(tmp_path, [])
+def test_without_an_experiment_results_are_in_the_order_of_arms_names(tmp_path):
+    write_results(tmp_path, [make_result(0, "own"), make_result(0, "none")])
+    assert [result.arm for result in read_results(tmp_path)] == ["none", "own"]
+
+
+def test_a_run_without_results_has_none_and_gathering_none_leaves_no_file(tmp_path):
     assert read_results(tmp_path) == []
+    assert read_results(tmp_path / "missing") == []
+    gather_results(tmp_path)
     assert not (tmp_path / "results.jsonl").exists()
 
 
-@pytest.mark.parametrize("kept_bytes", [1, 40, 900])  # the last is longer than the line written after it
-def test_a_line_cut_by_a_kill_is_ignored_and_then_overwritten(tmp_path, kept_bytes):
-    path = tmp_path / "results.jsonl"
-    append_results(tmp_path, [make_result(0), make_result(1, device="x" * 1000)])
-    first, second = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first + second[:kept_bytes])
-    assert read_results(tmp_path) == [make_result(0)]
-    append_results(tmp_path, [make_result(2)])
-    assert read_results(tmp_path) == [make_result(0), make_result(2)]
-    assert path.read_bytes().count(b"\n") == 2
-    assert path.read_bytes().endswith(b"\n")
+def test_gathered_results_read_the_same_without_the_stage_files(tmp_path):
+    lines = [*make_scores("none", [0.5, 0.6]), make_result(0, "own", metrics={"top1": 1, "loss": -0.25})]
+    write_results(tmp_path, lines)
+    gather_results(tmp_path)
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    (recorded / "results.jsonl").write_bytes((tmp_path / "results.jsonl").read_bytes())
+    assert read_results(recorded) == read_results(tmp_path) == lines
+    assert (recorded / "results.jsonl").read_text().count("\n") == 3
+    # A recorded run is not emptied by gathering.
+    gather_results(recorded)
+    assert read_results(recorded) == lines
 
 
-def test_a_last_line_that_only_lacks_its_line_break_is_kept(tmp_path):
-    path = tmp_path / "results.jsonl"
-    append_results(tmp_path, [make_result(0)])
-    path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert read_results(tmp_path) == [make_result(0)]
-    append_results(tmp_path, [make_result(1)])
-    assert read_results(tmp_path) == [make_result(0), make_result(1)]
+def test_stage_files_count_where_there_are_both(tmp_path):
+    write_results(tmp_path, [make_result(metrics={"top1": 0.1})])
+    gather_results(tmp_path)
+    write_results(tmp_path, [make_result(metrics={"top1": 0.9})])
+    assert read_results(tmp_path) == [make_result(metrics={"top1": 0.9})]
+
+
+def write_some(workdir, first):
+    for seed in range(first, first + 50):
+        write_results(workdir, [make_result(seed)])
+        gather_results(workdir)
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path):
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(write_some, tmp_path, 50 * part) for part in range(4)]:
+            done.result()
+    assert [result.seed for result in read_results(tmp_path)] == list(range(200))
+    # Whoever gathered last may have missed a stage that was being written, but no line is cut.
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert {len(json.loads(line)) for line in lines} == {13}
+    gather_results(tmp_path)
+    assert (tmp_path / "results.jsonl").read_text().count("\n") == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"experiment": "de', "no stage's result"),
+        (b"[1, 2]", "should be an object"),
+        (b'{"experiment": "demo"}', "arm is missing"),
+        (b"\xff\xfe", "no stage's result"),
+        (b"", "no stage's result"),
+    ],
+)
+def test_a_damaged_stage_is_named_with_what_to_do(tmp_path, text, reason):
+    folder = tmp_path / "none" / "seed-0" / "finetune"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_bytes(text)
+    for read in (lambda: read_stage_result(folder), lambda: read_results(tmp_path), lambda: gather_results(tmp_path)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value).startswith(str(folder / "result.json"))
+        assert reason in str(caught.value)
+        assert "delete this file to measure the stage again" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["own/seed-0/finetune", "none/seed-1/finetune", "none/seed-0/knn"])
+def test_a_stage_of_another_folder_is_foreign(tmp_path, place):
+    make_stage([make_result()]).write(tmp_path / place)
+    with pytest.raises(InputError, match=r"is the result of none/seed-0/finetune: delete this file"):
+        read_stage_result(tmp_path / place)
+
+
+WRONG_VALUES = [
+    ("seed", "0"), ("seed", True), ("arm", 3), ("seconds", "long"), ("versions", []), ("pretrain", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*WRONG_VALUES, ("stage", "guess"), ("metrics", {"dev": {}}), ("metrics", {"test": {"top1": "high"}})],
+)
+def test_a_field_of_the_wrong_kind_in_a_stage_is_named(tmp_path, name, value):
+    result = make_result()
+    write_results(tmp_path, [result])
+    path = stage_folder(tmp_path, result) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(
+        InputError, match=rf"result\.json is no stage's result.*{name if value != {'dev': {}} else 'dev'}"
+    ):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*WRONG_VALUES, ("metrics", {"top1": "high"}), ("eval", "guess"), ("split", "dev")],
+)
+def test_a_field_of_the_wrong_kind_in_a_line_is_named(tmp_path, name, value):
+    line = dataclasses.asdict(make_result()) | {name: value}
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match=rf"line 1.*{name}"):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b'{"experiment": "de', "line 2"),
-        (b"[1, 2]", "no JSON object"),
-        (b'{"experiment": "demo"}', "'arm' is missing"),
+        (b"[1, 2]", "should be an object"),
+        (b'{"experiment": "demo"}', "arm is missing"),
         (b"\xff\xfe", "line 2"),
     ],
 )
-def test_a_bad_line_in_the_middle_is_named_with_its_number(tmp_path, line, reason):
-    append_results(tmp_path, [make_result(0)])
+def test_a_bad_line_of_a_recorded_run_is_named_with_its_number(tmp_path, line, reason):
     path = tmp_path / "results.jsonl"
-    good = path.read_bytes()
+    good = json.dumps(dataclasses.asdict(make_result())).encode() + b"\n"
     path.write_bytes(good + line + b"\n" + good)
     with pytest.raises(InputError, match=r"results\.jsonl, line 2 is no result") as caught:
         read_results(tmp_path)
@@ -94,113 +189,38 @@ def test_a_bad_line_in_the_middle_is_named_with_its_number(tmp_path, line, reaso
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("seed", "0"), ("seed", True), ("metrics", {"top1": "high"}), ("eval", "guess"), ("split", "dev"), ("arm", 3)],
-)
-def test_a_field_of_the_wrong_kind_is_named(tmp_path, name, value):
-    append_results(tmp_path, [make_result(0)])
-    path = tmp_path / "results.jsonl"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}) + "\n")
-    with pytest.raises(InputError, match=rf"line 1.*{name}"):
-        read_results(tmp_path)
-
-
 def test_a_diverged_loss_is_valid_json_and_reads_back_as_nan(tmp_path):
-    append_results(tmp_path, [make_result(0, metrics={"loss": math.nan, "top1": 0.1})])
-    assert json.loads((tmp_path / "results.jsonl").read_text())["metrics"] == {"loss": None, "top1": 0.1}
-    metrics = read_results(tmp_path)[0].metrics
-    assert math.isnan(metrics["loss"])
-    assert metrics["top1"] == 0.1
+    result = make_result(metrics={"loss": math.nan, "z_spread": math.inf, "top1": 0.1})
+    write_results(tmp_path, [result])
+    gather_results(tmp_path)
+    plain = {"loss": None, "z_spread": None, "top1": 0.1}
+    assert json.loads((stage_folder(tmp_path, result) / "result.json").read_text())["metrics"]["test"] == plain
+    assert json.loads((tmp_path / "results.jsonl").read_text())["metrics"] == plain
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    (tmp_path / "results.jsonl").rename(recorded / "results.jsonl")
+    for workdir in (tmp_path, recorded):
+        metrics = read_results(workdir)[0].metrics
+        assert math.isnan(metrics["loss"])
+        assert math.isnan(metrics["z_spread"])
+        assert metrics["top1"] == 0.1
 
 
 def test_a_numpy_scalar_among_the_metrics_is_written_as_a_number(tmp_path):
-    result = make_result(0)
-    result.metrics["top1"] = np.float32(0.25)
-    append_results(tmp_path, [result])
+    stage = make_stage([make_result()])
+    stage.metrics["test"]["top1"] = np.float32(0.25)
+    stage.write(tmp_path / "none" / "seed-0" / "finetune")
     assert read_results(tmp_path)[0].metrics["top1"] == 0.25
 
 
 def test_a_log_gives_its_good_lines_and_counts_the_others(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"epoch": 1}\n{"epoch": 2, "lo{"epoch": 2}\n\n{"epoch": 3}\n{"ep')
-    assert read_log(path) == ([{"epoch": 1}, {"epoch": 3}], 2)
+    path.write_bytes(b'{"epoch": 1}\n{"epoch": 2, "lo{"epoch": 2}\n\n{"epoch": 3}\n[4]\n{"ep')
+    assert read_log(path) == ([{"epoch": 1}, {"epoch": 3}], 3)
     assert read_log(tmp_path / "missing.jsonl") == ([], 0)
 
 
-def test_an_empty_or_missing_workdir_is_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match=r"--workdir=.* holds no experiment\.json"):
-        read_experiment(tmp_path)
-    with pytest.raises(InputError, match="there is no such folder"):
-        read_experiment(tmp_path / "missing")
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"experiment": "demo", "title": 3}'])
-def test_a_damaged_experiment_file_is_named(tmp_path, text):
-    (tmp_path / "experiment.json").write_text(text)
-    with pytest.raises(InputError, match=r"experiment\.json"):
-        read_experiment(tmp_path)
-
-
-def _describe(workdir, **changes):
-    fields = {"experiment": "demo", "title": "", "question": "", "dataset": "faces", "command": ""}
-    fields |= {"arms": [{"name": "none"}], "evals": [], "config": {}, "data": {}}
-    (workdir / "experiment.json").write_text(json.dumps(fields | changes))
-
-
-def test_an_experiment_shows_top1_unless_it_names_another_known_number(tmp_path):
-    _describe(tmp_path)
-    assert read_experiment(tmp_path).metric == "top1"
-    _describe(tmp_path, metric="macro_jaccard")
-    assert read_experiment(tmp_path).metric == "macro_jaccard"
-    for metric in ("f1", None, ["top1"]):
-        _describe(tmp_path, metric=metric)
-        with pytest.raises(InputError, match=r"experiment\.json has no usable 'metric' \(known: top1, .*macro_jaccard"):
-            read_experiment(tmp_path)
-
-
-def test_the_numbers_that_tables_show_are_those_that_are_measured():
-    # Two lists, because a report is made without jax.
-    rng = np.random.default_rng(0)
-    attributes = set(scores(rng.random((20, 3)), rng.integers(0, 2, (20, 3))))
-    classes = set(scores(rng.random((20, 2)), np.arange(20) % 2))
-    assert set(HEADLINES) == attributes | classes > set(HEADLINE.values())
-    assert set(ATTRIBUTE_NUMBERS) == attributes
-
-
-def test_the_environment_says_device_and_installed_versions():
-    found = environment("one device")
-    assert found.keys() == {"git_revision", "versions", "device"}
-    assert found["device"] == "one device"
-    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["versions"]["numpy"] == np.__version__
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def test_the_revision_is_the_commit_and_marks_changes(tmp_path):
-    source = tmp_path / "code.py"
-    source.write_text("a = 1\n")
-    assert git_revision(source) == "unknown"
-    git(tmp_path, "init")
-    git(tmp_path, "add", "code.py")
-    git(tmp_path, "commit", "-m", "first")
-    commit = git(tmp_path, "rev-parse", "HEAD")
-    assert git_revision(source) == commit
-    source.write_text("a = 2\n")
-    assert git_revision(source) == f"{commit}-dirty"
-    # A virtual environment inside someone's project: the file is not that project's.
-    (tmp_path / "untracked.py").write_text("")
-    assert git_revision(tmp_path / "untracked.py") == "unknown"
-
-
-def test_the_report_needs_no_jax():
-    code = "import sys, simsiam_jax.report.page; print('jax' in sys.modules)"
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_a_log_may_begin_with_the_untrained_network(tmp_path):
+    lines = [{"epoch": 0, "knn_top1": 0.4}, {"epoch": 1, "loss": -0.5, "knn_top1": 0.5}]
+    write_log(tmp_path, lines)
+    assert read_log(tmp_path / "metrics.jsonl") == (lines, 0)

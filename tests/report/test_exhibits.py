@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import read_results
 from simsiam_jax.report import exhibits as shown
 from simsiam_jax.report import figures
 from simsiam_jax.study import exhibits
@@ -73,7 +74,7 @@ def test_attributes_are_counted_where_they_are_known(tmp_path):
 
 
 def test_every_exhibit_is_drawn_for_light_and_dark_pages(workdir):
-    pictures, notes = shown.pictures([workdir], read_experiment(workdir), read_results(workdir))
+    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
     assert [picture.name for picture in pictures] == ["samples", "neighbours", "map", "confusion"]
     assert notes == []
     for picture in pictures:
@@ -87,7 +88,7 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
     (workdir / "samples.npz").write_bytes(b"PK nothing")
     (workdir / "vit_s-none" / "seed-1" / "finetune" / "confusion.json").write_text('{"classes": "many"}')
-    pictures, notes = shown.pictures([workdir], read_experiment(workdir), read_results(workdir))
+    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
     assert [picture.name for picture in pictures] == ["neighbours", "map", "confusion"]
     assert any("samples.npz" in note for note in notes)
     assert any("confusion.json" in note for note in notes)
@@ -95,4 +96,4 @@ def test_a_damaged_file_is_left_out_and_named(tmp_path):
 
 def test_a_run_without_exhibits_has_none(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
-    assert shown.pictures([tmp_path], read_experiment(workdir), read_results(workdir)) == ([], [])
+    assert shown.pictures(tmp_path, read_experiment(workdir), read_results(workdir)) == ([], [])

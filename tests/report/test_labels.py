@@ -3,40 +3,27 @@
 import numpy as np
 import pytest
 
-from simsiam_jax.records.results import Arm, Experiment, Result
 from simsiam_jax.report import figures, labels
+from tests.support.made_up import make_arm, make_experiment, make_result
 
 COUNTS = (10, 100, 1000)
 
 
 def made_up(without, pretrained, seeds=3):
     """A run whose accuracies are `without(labels, seed)` and `pretrained(labels, seed)`, 0..1."""
-    arms = tuple(
-        Arm(f"{name}-{count}", name, pretrain=name, labels=count, group=str(count))
+    arms = [
+        make_arm(f"{name}-{count}", name, pretrain=name, labels=count, group=str(count))
         for count in COUNTS
         for name in (labels.NONE, labels.IN_DOMAIN)
-    )
+    ]
     results = [
-        Result(
-            experiment="label_efficiency",
-            arm=arm.name,
-            backbone="resnet18",
-            pretrain=arm.pretrain,
-            seed=seed,
-            eval="finetune",
-            split="test",
-            metrics={"top1": (without if arm.pretrain == labels.NONE else pretrained)(arm.labels, seed)},
-            seconds=1.0,
-            config_hash="0",
-            git_revision="0",
-            versions={},
-            device="none",
+        make_result(
+            seed, arm.name, metrics={"top1": (without if arm.pretrain == labels.NONE else pretrained)(arm.labels, seed)}
         )
         for arm in arms
         for seed in range(seeds)
     ]
-    experiment = Experiment("label_efficiency", "", "", "made-up", "", arms, ("finetune",), {}, {})
-    return results, experiment
+    return results, make_experiment(arms)
 
 
 def decades(count):
@@ -98,8 +85,7 @@ def test_one_seed_cannot_tell():
 
 def test_a_run_of_one_number_of_labels_has_no_label_efficiency():
     results, experiment = made_up(lambda count, _: decades(count), lambda count, _: decades(count))
-    few = Experiment("other", "", "", "made-up", "", experiment.arms[:2], ("finetune",), {}, {})
-    assert labels.efficiency(results, few) is None
+    assert labels.efficiency(results, make_experiment(experiment.arms[:2])) is None
 
 
 def test_the_figure_shows_both_curves_with_bands():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import read_results
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("blobs", "noise", "stripes")

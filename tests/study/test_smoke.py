@@ -1,20 +1,20 @@
 """Every table, figure and search at its smallest, from archives in the official formats to the last file of its report.
 
 The images are noise, so nothing here is about accuracy. Each launcher is a test of its own, and they share what the
-compiler makes; tests/test_study.py has the demo, tests/test_own_images.py images of one's own.
+compiler makes; test_study.py has the demo, test_own_images.py images of one's own.
 """
 
 import csv
 import html
-import json
 import re
 from typing import NamedTuple
 
 import pytest
 
-from simsiam_jax.records.results import read_experiment, read_results
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import read_results
 from tests.support.archives import prepare
-from tests.support.launchers import launch
+from tests.support.launchers import json_lines, launch
 
 PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
 PRETRAINED = {"loss.png", "spread.png", "knn.png", "pairs.png", "samples.png"}
@@ -74,7 +74,6 @@ def test_a_launcher_goes_all_the_way_from_archives_to_its_report(module, tmp_pat
     result = launch(
         module,
         *("--preset=smoke", f"--data_dir={data_dir}", f"--workdir={workdir}", *expected.flags),
-        timeout=500,
         XLA_FLAGS=XLA_FLAGS,
         HF_ENDPOINT="http://127.0.0.1:9",  # nothing is there to be fetched
         JAX_COMPILATION_CACHE_DIR=str(cache),
@@ -105,11 +104,6 @@ def check_report(report, files, titles):
         assert title.replace("_", r"\_") in text
         assert title in page
     with (report / "table.csv").open() as file:
-        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent)}
+        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent / "results.jsonl")}
     tex = (report / "table.tex").read_text()
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
-
-
-def json_lines(workdir):
-    """The lines of results.jsonl as another program reads them."""
-    return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]

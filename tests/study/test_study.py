@@ -1,7 +1,6 @@
 """The whole way through, on the real digits at the smallest size."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,25 +12,23 @@ import jax
 import numpy as np
 import pytest
 
+from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import sha256
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.results import read_results
-from simsiam_jax.settings.schema import Row, Study, recipe_config
-from simsiam_jax.study.run import Unit, claimed, units
+from simsiam_jax.settings.recipes import PRESETS, recipe_config
+from simsiam_jax.settings.resolve import with_settings
+from simsiam_jax.study.definition import THREE_ARMS, Arm, Study
+from simsiam_jax.study.images import load_data
+from simsiam_jax.study.programs import CompiledNetwork
+from simsiam_jax.study.run import units
+from simsiam_jax.study.stages import Unit
+from simsiam_jax.study.workdir import claimed
 from simsiam_jax.weights import to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
-from tests.support.launchers import ROOT, launch, refused
+from tests.support.launchers import ROOT, finish, json_lines, launch, numbers, refused, start
 
 NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
-
-
-def _numbers(workdir):
-    """What was measured, without times, speeds and the revision."""
-    found = {}
-    for result in read_results(workdir):
-        metrics = {name: value for name, value in result.metrics.items() if name != "images_per_second"}
-        found[(result.arm, result.seed, result.eval, result.split)] = (metrics, result.config_hash)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +37,9 @@ def places(tmp_path_factory):
     return base / "done", base / "data", base / "xla"
 
 
-def _demo(places, workdir, *flags, **kwargs):
+def _start(places, workdir, *flags):
     _, data, cache = places
-    return launch(
+    return start(
         "demo",
         "--preset=smoke",
         "--epochs=3",
@@ -51,8 +48,11 @@ def _demo(places, workdir, *flags, **kwargs):
         *flags,
         JAX_COMPILATION_CACHE_DIR=str(cache),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-        **kwargs,
     )
+
+
+def _demo(places, workdir, *flags):
+    return finish(_start(places, workdir, *flags))
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,12 @@ def test_every_unit_leaves_its_lines_and_the_table_is_printed(demo):
         for split in ("validation", "test")
     }
     expected |= {(arm, 0, "pretrain", split) for arm in arms[1:] for split in ("train", "validation")}
-    assert set(_numbers(workdir)) == expected
+    assert set(numbers(workdir)) == expected
     line = json.loads((workdir / "results.jsonl").read_text().splitlines()[0])
     assert set(NAMES) < set(line)
     assert {"seconds", "git_revision", "versions", "device"} < set(line)
     assert all(
-        0 <= metrics["top1"] <= 1 for (_, _, name, _), (metrics, _) in _numbers(workdir).items() if name != "pretrain"
+        0 <= metrics["top1"] <= 1 for (_, _, name, _), (metrics, _) in numbers(workdir).items() if name != "pretrain"
     )
     for words in ("no pretraining", "random images", "digits images", "index.html", "results.jsonl"):
         assert words in result.stdout
@@ -89,14 +89,17 @@ def test_the_settings_are_printed_and_saved(demo):
     workdir, result = demo
     assert "projector_dim=64" in result.stdout
     saved = json.loads((workdir / "in_domain" / "seed-0" / "pretrain" / "config.json").read_text())
-    assert saved["config"]["head"]["projector_dim"] == 64
+    assert saved["config"]["program"]["head"]["projector_dim"] == 64
     assert (saved["arm"], saved["pretrain"], saved["stage"]) == ("in_domain", "digits", "pretrain")
 
 
 def test_stages_leave_metrics_checkpoints_and_tensorboard_events(demo):
     folder = demo[0] / "in_domain" / "seed-0" / "pretrain"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    # Before training there is what is measured of held-out images, and nothing of training.
+    assert {"heldout_loss", "heldout_z_spread", "knn_top1"} <= set(lines[0])
+    assert "loss" not in lines[0]
     assert {"loss", "learning_rate", "images_per_second", "heldout_loss", "z_spread", "knn_top1"} <= set(lines[-1])
     assert (folder / "checkpoints" / "3").is_dir()
     assert list((folder / "tensorboard").glob("events.*"))
@@ -110,12 +113,22 @@ def test_a_plain_pipe_gets_plain_lines_with_loss_rate_speed_and_time_left(demo):
     assert "\x1b" not in demo[1].stderr
 
 
-def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(demo):
-    # kNN of the arm without pretraining is a function of the seed: a second run of it alone says the same.
-    workdir, _ = demo
-    results = {(r.arm, r.eval): r for r in read_results(workdir) if r.split == "test" and r.eval == "knn"}
-    assert len({r.config_hash for r in results.values()}) == 3
-    assert {r.pretrain for r in results.values()} == {"none", "random_images", "digits"}
+def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(places, demo, tmp_path):
+    study = make_study(tmp_path, THREE_ARMS, data_dir=places[1], config=SMOKE)
+    data = load_data(study)
+    network = CompiledNetwork(SMOKE.program, data.info.num_classes)
+    for seed in (0, 1):
+        arms = [Unit(study, network, None, data, name, seed, {}) for name in study.arms]
+        first, *others = arms
+        for other in others:
+            jax.tree.map(np.testing.assert_array_equal, other.initial_backbone(), first.initial_backbone())
+            np.testing.assert_array_equal(other.labelled.sample_ids, first.labelled.sample_ids)
+            np.testing.assert_array_equal(other.labelled.labels, first.labelled.labels)
+        # What is pretrained begins with the same backbone.
+        pretrained = backbone_variables(network.pretrain_state(seed).variables)
+        jax.tree.map(np.testing.assert_array_equal, pretrained, first.initial_backbone())
+    one, other = (Unit(study, network, None, data, "none", seed, {}) for seed in (0, 1))
+    assert not np.array_equal(one.labelled.sample_ids, other.labelled.sample_ids)
 
 
 def test_running_again_repeats_nothing(demo, places):
@@ -128,36 +141,19 @@ def test_running_again_repeats_nothing(demo, places):
 
 
 def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, places, tmp_path):
-    _, data, cache = places
     workdir = tmp_path / "stopped"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "experiments.demo",
-            "--preset=smoke",
-            "--epochs=3",
-            f"--workdir={workdir}",
-            f"--data_dir={data}",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = _start(places, workdir)
     log = workdir / "in_domain" / "seed-0" / "pretrain" / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < deadline:
+    while not (log.exists() and log.read_text().count("\n") >= 2) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "the same command goes on" in stderr
-    assert len(_numbers(workdir)) < len(_numbers(demo[0]))
+    stopped = finish(process)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "the same command goes on" in stopped.stderr
+    assert len(numbers(workdir)) < len(numbers(demo[0]))
     result = _demo(places, workdir)
     assert result.returncode == 0, result.stderr
-    assert _numbers(workdir) == _numbers(demo[0])
+    assert numbers(workdir) == numbers(demo[0])
 
 
 def test_running_some_arms_alone_keeps_the_reference_arm(demo, places):
@@ -190,7 +186,7 @@ def test_a_study_starts_from_a_file_of_weights_and_keeps_to_it(demo, places, tmp
     assert experiment["arms"][0]["label"] == "no pretraining, from mine.safetensors"
     assert {each.pretrain for each in read_results(workdir)} == {"mine.safetensors"}
     key = ("none", 0, "knn", "test")
-    assert _numbers(workdir)[key][0] != _numbers(demo[0])[key][0]
+    assert numbers(workdir)[key][0] != numbers(demo[0])[key][0]
     _weights_file(path, seed=1)
     refused(_demo(places, workdir, *flags), "--init=", "no longer the file", "--workdir")
 
@@ -204,7 +200,7 @@ def test_a_workdir_of_another_experiment_is_refused(demo, places):
 def test_a_workdir_with_other_settings_is_refused_and_names_them(demo, places):
     workdir, _ = demo
     before = (workdir / "results.jsonl").read_bytes()
-    refused(_demo(places, workdir, "--labels_per_class=6"), "labels_per_class: 5 -> 6", "--workdir")
+    refused(_demo(places, workdir, "--labels_per_class=6"), "evaluation.labels_per_class: 5 -> 6", "--workdir")
     assert (workdir / "results.jsonl").read_bytes() == before
 
 
@@ -212,9 +208,9 @@ def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, pl
     workdir, _ = demo
     checkpoint = workdir / "in_domain" / "seed-0" / "pretrain"
     flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}"]
-    result = launch("evaluate", "--eval=linear", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    result = launch("evaluate", "--evals=linear", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
     assert result.returncode == 0, result.stderr
-    table, alone = _numbers(workdir), _numbers(tmp_path / "e")
+    table, alone = numbers(workdir), numbers(tmp_path / "e")
     assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
     for split in ("validation", "test"):
         assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
@@ -229,7 +225,7 @@ def test_a_damaged_checkpoint_gives_one_clear_line(demo, places, tmp_path):
     for path in (folder / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 10_000:
             path.write_bytes(path.read_bytes()[:-5000])
-    result = launch("evaluate", "--eval=knn", f"--checkpoint={folder}", f"--data_dir={places[1]}")
+    result = launch("evaluate", "--evals=knn", f"--checkpoint={folder}", f"--data_dir={places[1]}")
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "no checkpoint can be restored" in result.stderr
@@ -268,16 +264,22 @@ def test_every_launcher_is_one_short_file():
         assert len(path.read_text().splitlines()) <= 80, path
 
 
-def make_study(workdir, rows, **changes):
+SMOKE = with_settings(
+    recipe_config("paper", dataset="digits", image_size=16),
+    {**{name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}, "stem": "cifar"},
+)
+
+
+def make_study(workdir, arms, **changes):
     """A study that is only looked at."""
     values = {
         "experiment": "made_up",
         "title": "t",
         "question": "q",
-        "rows": rows,
+        "arms": arms,
         "config": recipe_config("paper", dataset="digits", image_size=16),
         "seeds": (0, 1),
-        "evals": ("knn",),
+        "evaluations": ("knn",),
         "workdir": workdir,
         "data_dir": workdir,
         "manual_dir": None,
@@ -287,59 +289,61 @@ def make_study(workdir, rows, **changes):
 
 
 SHARING = {
-    "none": Row("none", "none"),
-    "few": Row("in_domain", "few"),
-    "many": Row("in_domain", "many", settings={"label_fraction": 1.0}, shares="few"),
+    "none": Arm("none", "none"),
+    "few": Arm("in_domain", "few"),
+    "many": Arm("in_domain", "many", settings={"label_fraction": 1.0}, shares="few"),
 }
 
 
-def test_units_go_seed_by_seed_in_the_order_of_the_rows(tmp_path):
+def test_units_go_seed_by_seed_in_the_order_of_the_arms(tmp_path):
     assert units(make_study(tmp_path, SHARING)) == [(arm, seed) for seed in (0, 1) for arm in SHARING]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_several_processes_do_every_unit_once_and_keep_together_what_shares_a_pretraining(tmp_path, count):
-    parts = [units(make_study(tmp_path, SHARING, part=(number, count))) for number in range(1, count + 1)]
-    assert sorted(unit for part in parts for unit in part) == sorted(units(make_study(tmp_path, SHARING)))
-    for part in parts:
-        assert {seed for arm, seed in part if arm == "few"} == {seed for arm, seed in part if arm == "many"}
-    # As evenly as it goes: four jobs.
-    jobs = [len({(SHARING[arm].shares or arm, seed) for arm, seed in part}) for part in parts]
-    assert max(jobs) - min(jobs) <= 1
+def test_an_arm_may_not_differ_in_what_all_arms_share():
+    with pytest.raises(TypeError, match="pretrain_images"):
+        Arm("in_domain", "more images", settings={"pretrain_images": 7})
 
 
 def test_a_unit_that_another_process_is_at_is_not_ours_nor_what_shares_its_pretraining(tmp_path):
     study = make_study(tmp_path, SHARING)
-    none, few, many = (Unit.__new__(Unit) for _ in SHARING)
-    for unit, (arm, row) in zip((none, few, many), SHARING.items(), strict=True):
-        vars(unit).update(study=study, arm=arm, row=row, seed=0)  # a unit without its images and programs
+    folders = []
+    for name in SHARING:
+        unit = Unit.__new__(Unit)  # a unit without its images and networks
+        vars(unit).update(study=study, name=name, seed=0)
+        folders.append(unit.pretrained_folder.parent)
+    none, few, many = folders
     with claimed(few) as first, claimed(many) as shared, claimed(none) as other:
         assert (first, shared, other) == (True, False, True)
     with claimed(many) as ours:
         assert ours
 
 
-def test_two_processes_share_a_table_and_end_with_the_numbers_of_one(demo, places, tmp_path):
-    _, data, cache = places
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(demo, places, tmp_path, count):
     workdir = tmp_path / "shared"
-    flags = ["--preset=smoke", "--epochs=3", f"--workdir={workdir}", f"--data_dir={data}"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "experiments.demo", *flags, f"--units={number}/2"],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in (1, 2)
-    ]
-    for process in processes:
-        _, stderr = process.communicate(timeout=200)
-        assert process.returncode == 0, stderr
-    assert sorted(path.name for path in workdir.glob("results*")) == ["results-1-of-2.jsonl", "results-2-of-2.jsonl"]
-    lines = [line for path in workdir.glob("results*") for line in path.read_text().splitlines()]
-    assert len(lines) == len(_numbers(demo[0]))
-    assert _numbers(workdir) == _numbers(demo[0])
+    # Cold caches, too: they prepare the data at the same time.
+    at_once = (places[0], tmp_path / "data", places[2])
+    for result in [finish(process) for process in [_start(at_once, workdir) for _ in range(count)]]:
+        assert result.returncode == 0, result.stderr
+    # `numbers` says that no result is there twice.
+    assert numbers(workdir) == numbers(demo[0])
+    lines = json_lines(workdir / "results.jsonl")
+    assert len(lines) == len(numbers(demo[0]))
+    assert len(list(workdir.glob("*/seed-*/*/result.json"))) == len({(x["arm"], x["seed"], x["eval"]) for x in lines})
+    report = (workdir / "report" / "report.md").read_text()
+    assert "all 9 evaluations done" in report
+
+
+def test_processes_with_different_arms_and_seeds_add_up(demo, places, tmp_path):
+    workdir = tmp_path / "added"
+    flags = (["--arms=none,in_domain", "--evals=knn"], ["--arms=none", "--evals=knn", "--seeds=2"])
+    for result in [finish(process) for process in [_start(places, workdir, *each) for each in flags]]:
+        assert result.returncode == 0, result.stderr
+    done = {key[:3] for key in numbers(workdir)}
+    assert done == {("none", 0, "knn"), ("none", 1, "knn"), ("in_domain", 0, "knn"), ("in_domain", 0, "pretrain")}
+    experiment = json.loads((workdir / "experiment.json").read_text())
+    assert [arm["name"] for arm in experiment["arms"]] == ["none", "in_domain"]
+    assert experiment["seeds"] == [0, 1]
 
 
 def test_a_failed_unit_is_reported_the_others_go_on_and_it_can_be_tried_again(demo, places, tmp_path):
@@ -351,15 +355,13 @@ def test_a_failed_unit_is_reported_the_others_go_on_and_it_can_be_tried_again(de
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("failed   random seed 0: FileExistsError")
     assert "Traceback" in (obstacle.parent / "error.txt").read_text()
-    assert {arm for arm, _, name, _ in _numbers(workdir) if name == "knn"} == {"none", "in_domain"}
+    assert {arm for arm, _, name, _ in numbers(workdir) if name == "knn"} == {"none", "in_domain"}
     assert "Failed: random, seed-0: FileExistsError" in (workdir / "report" / "report.md").read_text()
     obstacle.unlink()
     result = _demo(places, workdir, "--evals=knn")
     assert result.returncode == 0, result.stderr
     assert not (obstacle.parent / "error.txt").exists()
-    assert {key: value for key, value in _numbers(demo[0]).items() if key[2] in ("knn", "pretrain")} == _numbers(
-        workdir
-    )
+    assert {key: value for key, value in numbers(demo[0]).items() if key[2] in ("knn", "pretrain")} == numbers(workdir)
 
 
 def test_a_dry_run_prints_units_updates_and_time_and_writes_nothing(demo, places, tmp_path):
@@ -384,6 +386,12 @@ def _without_times(path):
                 values.pop("seconds", None)
                 values.pop("images_per_second", None)
         return lines
+    if path.name == "result.json":
+        values = json.loads(path.read_text())
+        values.pop("seconds")
+        for numbers in values["metrics"].values():
+            numbers.pop("images_per_second", None)
+        return values
     if path.name == "experiment.json":
         return {name: value for name, value in json.loads(path.read_text()).items() if name != "command"}
     return path.read_bytes()
@@ -399,7 +407,7 @@ def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp
         if path.is_file() and not {"checkpoints", "tensorboard", "report"} & set(path.relative_to(second).parts)
     }
     kinds = {path.name for path in files}
-    assert {"results.jsonl", "experiment.json", "metrics.jsonl", "config.json"} < kinds
+    assert {"results.jsonl", "result.json", "experiment.json", "metrics.jsonl", "config.json"} < kinds
     assert {"neighbours.npz", "map.npz", "pairs.npz", "samples.npz", "confusion.json"} <= kinds
     for path in files:
         assert _without_times(first / path) == _without_times(second / path), path

@@ -1,31 +1,71 @@
 """Launchers, run as a person runs them."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from simsiam_jax.records.results import read_results
+
 ROOT = Path(__file__).parents[2]
+# Long enough for any launcher on a machine that is busy with other tests: no test is about time.
+PATIENCE = 900
 
 
-def launch(module, *flags, timeout=120, **environment):
-    """Runs a launcher in a process of its own, as the only user of one CPU device."""
-    env = {**os.environ, "XLA_FLAGS": "", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *flags],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def start(module, *flags, **environment):
+    """Starts a launcher in a process of its own, as the only user of one CPU device; SIGINT stops it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job ignores it, and so would its processes
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"experiments.{module}", *flags],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": "", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def finish(process):
+    """Waits for a launcher, and returns what it printed and its exit code."""
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def launch(module, *flags, **environment):
+    """Runs a launcher to its end."""
+    return finish(start(module, *flags, **environment))
 
 
 def refused(result, *words):
+    """Asserts that a launcher ended with one line of error that holds these words, and exit code 2."""
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
+
+
+def numbers(workdir):
+    """What was measured by arm, seed, stage and split, without times, speeds and the revision."""
+    found = {}
+    for result in read_results(workdir):
+        metrics = {name: value for name, value in result.metrics.items() if name != "images_per_second"}
+        key = (result.arm, result.seed, result.eval, result.split)
+        assert key not in found, f"{key} is there twice"
+        found[key] = (metrics, result.config_hash)
+    return found
+
+
+def json_lines(path):
+    """The lines of a file as another program reads them."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,138 +1,200 @@
-"""A workdir with every file that a report is made of, its numbers made up: for tests of the report alone."""
+"""Made-up runs: arms, result lines and whole workdirs, for tests of records and of the report."""
 
+import dataclasses
 import json
 
 import numpy as np
 
 from simsiam_jax.data.cache import ImageSplit
-from simsiam_jax.records.results import EXPERIMENT_FILE, Result, append_results
+from simsiam_jax.records.experiment import ArmRecord, Column, Experiment, Layout
+from simsiam_jax.records.results import Result, StageResult
 from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.study import exhibits
 
 SEEDS = (0, 1, 2)
 CLASSES = ("trousers", "pullover", "dress")
+BACKBONES = {"resnet18": "ResNet-18", "vit_s": "ViT-S"}
+STARTS = {"none": "no pretraining", "in_domain": "own images, no labels", "imagenet": "ImageNet"}
 
 
-def made_up_split(count, label_kind, seed=0):
+def make_result(seed=0, arm="none", **changes):
+    """A line of results.jsonl."""
+    fields = {
+        "experiment": "demo",
+        "arm": arm,
+        "backbone": "resnet18",
+        "pretrain": None,
+        "seed": seed,
+        "eval": "finetune",
+        "split": "test",
+        "metrics": {"top1": 0.5},
+        "seconds": 1.5,
+        "config_hash": "0123456789ab",
+        "git_revision": "unknown",
+        "versions": {"python": "3.11.2"},
+        "device": "2 CPU cores",
+    }
+    return Result(**fields | changes)
+
+
+def make_scores(arm, values, **changes):
+    """A line of results.jsonl for each seed from 0 on, with these top-1 accuracies."""
+    return [make_result(seed, arm, metrics={"top1": value}, **changes) for seed, value in enumerate(values)]
+
+
+def make_arm(name, label=None, published=(), **changes):
+    """An arm at the first position."""
+    return ArmRecord(name, label or name, 0, dict(published), **changes)
+
+
+def make_experiment(arms=("none", "own"), evals=("finetune",), **changes):
+    """An experiment whose arms, given as names or `ArmRecord`s, have the positions 0, 1, ..."""
+    records = [arm if isinstance(arm, ArmRecord) else make_arm(arm) for arm in arms]
+    fields = {
+        "experiment": "demo",
+        "title": "Digits",
+        "question": "Does it help?",
+        "dataset": "digits",
+        "command": "python -m experiments.demo",
+        "arms": tuple(dataclasses.replace(arm, position=place) for place, arm in enumerate(records)),
+        "evals": evals,
+        "config": {"recipe": "paper", "pretrain": {"epochs": 3, "optimizer": {"name": "adam"}}},
+        "data": {"train": {"images": 12, "fingerprint": "abc123"}},
+    }
+    return Experiment(**fields | changes)
+
+
+def make_stage(results):
+    """The result of one stage that has these lines."""
+    fields = dataclasses.asdict(results[0])
+    del fields["split"]
+    metrics = {result.split: result.metrics for result in results}
+    return StageResult(stage=fields.pop("eval"), **fields | {"metrics": metrics})
+
+
+def stage_folder(workdir, result):
+    return workdir / result.arm / f"seed-{result.seed}" / result.eval
+
+
+def write_results(workdir, results):
+    """Writes the stage files that have these lines."""
+    stages = {}
+    for result in results:
+        stages.setdefault(stage_folder(workdir, result), []).append(result)
+    for folder, lines in stages.items():
+        make_stage(lines).write(folder)
+
+
+def write_log(folder, lines):
+    """Writes metrics.jsonl into a stage's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def made_up_split(count, label_kind, seed=0, attributes=3):
     """Noise, labelled."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3 if label_kind == "classes" else rng.integers(0, 2, (count, 3))
+    labels = np.arange(count) % 3 if label_kind == "classes" else rng.integers(0, 2, (count, attributes))
     images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
     return ImageSplit(images, labels.astype(np.int32), np.arange(count, dtype=np.int32), "0" * 16)
 
 
-def made_up_workdir(workdir, *, label_kind="classes"):
-    """Two backbones, each with, without and with absent ImageNet pretraining; three seeds."""
+def made_up_workdir(workdir, *, label_kind="classes", backbones=tuple(BACKBONES), starts=tuple(STARTS), attributes=3):
+    """A workdir with every file that a report is made of: by default two backbones, with, without and with absent
+    ImageNet pretraining, and three seeds."""
     rng = np.random.default_rng(0)
     workdir.mkdir(parents=True)
-    metric = "top1" if label_kind == "classes" else "macro_jaccard"
-    paper = {
-        "classes": lambda place: {"test": 60.0 + place},
-        "attributes": lambda place: {f"test/{metric}": 50.0 + place},
-    }
+    classes = label_kind == "classes"
+    metric = "top1" if classes else "macro_jaccard"
+    names = CLASSES if classes else tuple(f"attribute {place}" for place in range(attributes))
     arms = [
-        {
-            "name": f"{backbone}-{name}",
-            "label": label,
-            "paper": paper[label_kind](place),
-            "pretrain": "in_domain" if name == "in_domain" else "none",
-            "group": title,
-            "shares": None,
-            "settings": {"backbone": backbone, **({"init": "imagenet"} if name == "imagenet" else {})},
-            "changes": [f'backbone.name: "resnet18" -> "{backbone}"'] if backbone != "resnet18" else [],
-            "labels": None,
-            "absent": "no weights at hand" if name == "imagenet" else None,
-            "init": None,
-        }
-        for backbone, title in (("resnet18", "ResNet-18"), ("vit_s", "ViT-S"))
-        for place, (name, label) in enumerate(
-            (("none", "no pretraining"), ("in_domain", "own images, no labels"), ("imagenet", "ImageNet"))
+        make_arm(
+            f"{backbone}-{start}",
+            STARTS[start],
+            {"test": 60.0 + place} if classes else {f"test/{metric}": 50.0 + place},
+            pretrain="in_domain" if start == "in_domain" else "none",
+            group=BACKBONES[backbone],
+            settings={"backbone": backbone, **({"init": "imagenet"} if start == "imagenet" else {})},
+            changes=(f'backbone.name: "resnet18" -> "{backbone}"',) if backbone != "resnet18" else (),
+            absent="no weights at hand" if start == "imagenet" else None,
         )
+        for backbone in backbones
+        for place, start in enumerate(starts)
     ]
-    columns = [["finetune", "test", metric, "test"]]
-    if label_kind == "attributes":
-        columns = [
-            ["finetune", split, f"{average}_{name}", f"{split} {average} {name}"]
+    columns = (Column("test", "finetune", "test"),)
+    if not classes:
+        columns = tuple(
+            Column(f"{split} {average} {name}", "finetune", split, f"{average}_{name}")
             for split in ("validation", "test")
             for average in ("macro", "micro")
             for name in ("jaccard", "auc")
-        ]
-    description = {
-        "experiment": "made_up",
-        "title": "A made-up table",
-        "question": "Does the report show all that there is?",
-        "dataset": "made-up",
-        "command": "python -m experiments.made_up",
-        "arms": arms,
-        "evals": ["knn", "linear", "finetune"],
-        "seeds": list(SEEDS),
-        "config": {"dataset": "made-up", "pretrain": {"epochs": 3}},
-        "metric": metric,
-        "label_kind": label_kind,
-        "class_names": list(CLASSES),
-        "layout": {"columns": columns, "pivot": label_kind == "classes"},
-        "figure3": True,
-        "init": None,
-        "data": {"train": {"images": 30, "fingerprint": "0" * 16}},
-        "paper_source": "arXiv 2112.02297",
-    }
-    (workdir / EXPERIMENT_FILE).write_text(json.dumps(description))
-    train, test = made_up_split(30, label_kind), made_up_split(24, label_kind, 1)
+        )
+    experiment = make_experiment(
+        arms,
+        ("knn", "linear", "finetune"),
+        experiment="made_up",
+        title="A made-up table",
+        question="Does the report show all that there is?",
+        dataset="made-up",
+        command="python -m experiments.made_up",
+        config={"dataset": "made-up", "pretrain": {"epochs": 3}},
+        data={"train": {"images": 30, "fingerprint": "0" * 16}},
+        paper_source="arXiv 2112.02297",
+        seeds=SEEDS,
+        metric=metric,
+        label_kind=label_kind,
+        class_names=names,
+        layout=Layout(columns, pivot=classes),
+        figure3=True,
+    )
+    experiment.write(workdir)
+    train = made_up_split(30, label_kind, attributes=attributes)
+    test = made_up_split(24, label_kind, 1, attributes)
     exhibits.save_samples(workdir, train, label_kind=label_kind)
     exhibits.save_pairs(workdir, train, ViewSpec(16, blur_probability=0.0))
-    for arm in arms:
-        if not arm["absent"]:
-            for seed in SEEDS:
-                _unit(workdir, arm, seed, rng, train, test, metric)
+    for arm in experiment.arms:
+        for seed in () if arm.absent else SEEDS:
+            _write_unit(workdir, arm, seed, rng, train, test, metric)
     return workdir
 
 
-def _unit(workdir, arm, seed, rng, train, test, metric):
-    folder = workdir / arm["name"] / f"seed-{seed}"
-    for stage in ("pretrain", "knn", "finetune"):
-        (folder / stage).mkdir(parents=True)
-    lines = {
-        "pretrain": ("loss", "heldout_loss", "test_loss", "z_spread", f"knn_{metric}"),
-        "finetune": (f"validation_{metric}",),
-    }
-    for stage, names in lines.items():
-        if stage == "finetune" or arm["pretrain"] != "none":
-            log = [
-                {"epoch": epoch, "update": epoch, "images_per_second": 100.0, **{name: rng.random() for name in names}}
-                for epoch in (1, 2, 3)
-            ]
-            (folder / stage / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+def _write_unit(workdir, arm, seed, rng, train, test, metric):
+    folder = workdir / arm.name / f"seed-{seed}"
+    pretrained = arm.pretrain != "none"
+    logs = {"finetune": (f"validation_{metric}",)}
+    if pretrained:
+        logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", f"knn_{metric}")
+    for stage, names in sorted(logs.items(), reverse=True):
+        lines = [
+            {"epoch": epoch, "update": epoch, "images_per_second": 100.0, **{name: rng.random() for name in names}}
+            for epoch in (1, 2, 3)
+        ]
+        if stage == "pretrain":
+            lines = [{"epoch": 0, f"knn_{metric}": 0.3, "heldout_loss": 0.1, "heldout_z_spread": 0.7}, *lines]
+        write_log(folder / stage, lines)
     features = [rng.normal(size=(len(split), 8)).astype(np.float32) for split in (train, test)]
     if seed == SEEDS[0]:
         exhibits.save_neighbours(folder / "knn", train, features[0], test, features[1])
         exhibits.save_map(folder / "knn", features[1], test.labels)
-    outputs = rng.random((len(test), 3)).astype(np.float32)
-    exhibits.save_confusion(folder / "finetune", outputs, test.labels, threshold=0.5, num_classes=3)
+    kinds = 3 if test.labels.ndim == 1 else test.labels.shape[1]
+    outputs = rng.random((len(test), kinds)).astype(np.float32)
+    exhibits.save_confusion(folder / "finetune", outputs, test.labels, threshold=0.5, num_classes=kinds)
     names = ("top1", "balanced_accuracy") if metric == "top1" else (
         f"{average}_{name}"
         for average in ("macro", "micro")
         for name in ("jaccard", "accuracy", "auc", "average_precision")
     )  # fmt: skip
     numbers = {name: float(rng.uniform(0.4, 0.9)) for name in names}
-    common = {
-        "experiment": "made_up",
-        "arm": arm["name"],
-        "backbone": arm["settings"]["backbone"],
-        "pretrain": arm["pretrain"],
-        "seed": seed,
-        "seconds": 10.0,
-        "config_hash": "0" * 12,
-        "git_revision": "0" * 40,
-        "versions": {"jax": "0"},
-        "device": "1 × made-up",
-    }
+    common = {"experiment": "made_up", "backbone": arm.settings["backbone"], "pretrain": arm.pretrain, "seconds": 10.0}
     measured = [
-        Result(eval=name, split=split, metrics=numbers, **common)
+        make_result(seed, arm.name, eval=name, split=split, metrics=numbers, **common)
         for name in ("knn", "linear", "finetune")
         for split in ("validation", "test")
     ]
-    if arm["pretrain"] != "none":
-        for split in ("train", "validation"):
-            ended = {"loss": -0.9, "z_spread": 0.02 if arm["name"].startswith("vit") else 0.9}
-            measured.append(Result(eval="pretrain", split=split, metrics=ended, **common))
-    append_results(workdir, measured)
+    ended = {"loss": -0.9, "z_spread": 0.02 if arm.name.startswith("vit") else 0.9}
+    measured += [
+        make_result(seed, arm.name, eval="pretrain", split=split, metrics=ended, **common)
+        for split in ("train", "validation")
+        if pretrained
+    ]
+    write_results(workdir, measured)

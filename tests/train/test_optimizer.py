@@ -6,8 +6,8 @@ import optax
 import pytest
 
 from simsiam_jax.losses import cross_entropy
-from simsiam_jax.settings.schema import OptimizerConfig
-from simsiam_jax.train.optimizer import direction, learning_rates, scale_updates
+from simsiam_jax.settings.schema import OptimizerConfig, ScheduleConfig
+from simsiam_jax.train.optimizer import create_optimizer, learning_rates, scale_updates
 
 
 def _descend(optimizer, params, gradients, rate):
@@ -27,7 +27,7 @@ def test_adam_decays_weights_through_the_gradient():
         first = 0.9 * first + 0.1 * total
         second = 0.999 * second + 0.001 * total**2
         weight -= rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
-    optimizer = direction(OptimizerConfig(name="adam", weight_decay=decay))
+    optimizer = create_optimizer(OptimizerConfig(name="adam", weight_decay=decay))
     got = _descend(optimizer, jnp.array(2.0), [jnp.array(g) for g in gradients], rate)
     assert float(got) == pytest.approx(weight, rel=1e-5)
 
@@ -39,7 +39,7 @@ def test_sgd_has_momentum_and_coupled_decay():
     for gradient in gradients:
         velocity = 0.9 * velocity + gradient + decay * weight
         weight -= rate * velocity
-    optimizer = direction(OptimizerConfig(name="sgd", weight_decay=decay))
+    optimizer = create_optimizer(OptimizerConfig(name="sgd", weight_decay=decay))
     got = _descend(optimizer, jnp.array(2.0), [jnp.array(g) for g in gradients], rate)
     assert float(got) == pytest.approx(weight, rel=1e-6)
 
@@ -50,10 +50,10 @@ def test_accumulated_gradients_make_the_update_of_their_mean(name):
     gradients = [{"w": jax.random.normal(jax.random.key(k), (3,))} for k in range(4)]
     config = OptimizerConfig(name=name)
     mean = jax.tree.map(lambda *g: sum(g) / 4, *gradients)
-    whole = _descend(direction(config), params, [mean], 0.1)
-    accumulated = _descend(direction(config, accumulation=4), params, gradients, 0.1)
+    whole = _descend(create_optimizer(config), params, [mean], 0.1)
+    accumulated = _descend(create_optimizer(config, accumulation=4), params, gradients, 0.1)
     np.testing.assert_allclose(accumulated["w"], whole["w"], rtol=1e-6)
-    unfinished = _descend(direction(config, accumulation=4), params, gradients[:3], 0.1)
+    unfinished = _descend(create_optimizer(config, accumulation=4), params, gradients[:3], 0.1)
     np.testing.assert_array_equal(unfinished["w"], params["w"])
 
 
@@ -67,32 +67,37 @@ def test_micro_batches_make_the_update_of_one_large_batch_where_no_batch_norm_is
         return jax.grad(lambda p: cross_entropy(layer.apply({"params": p}, images[rows]), labels[rows]))(params)
 
     config = OptimizerConfig(name="adam", weight_decay=1e-2)
-    whole = _descend(direction(config), params, [gradient(slice(0, 32))], 0.1)
+    whole = _descend(create_optimizer(config), params, [gradient(slice(0, 32))], 0.1)
     parts = [gradient(slice(start, start + 8)) for start in range(0, 32, 8)]
-    accumulated = _descend(direction(config, accumulation=4), params, parts, 0.1)
+    accumulated = _descend(create_optimizer(config, accumulation=4), params, parts, 0.1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), accumulated, whole)
 
 
 def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine():
-    config = OptimizerConfig(
-        learning_rate=1e-3, scale_with_batch=True, warmup_epochs=2.0, schedule="cosine", weight_decay=0.0
-    )
-    rates = learning_rates(config, effective_batch=512, updates_per_epoch=10, epochs=12)
-    peak = 2e-3  # 1e-3 × 512 / 256
+    config = ScheduleConfig(learning_rate=1e-3, scaling_batch="effective", warmup_epochs=2.0, schedule="cosine")
+    peak = config.peak(micro_batch=64, accumulation=8)
+    assert peak == pytest.approx(2e-3)  # 1e-3 × 512 / 256
+    rates = learning_rates(config, peak=peak, updates_per_epoch=10, epochs=12)
     np.testing.assert_allclose(rates[:20], peak * np.arange(1, 21) / 20, rtol=1e-5)
     np.testing.assert_allclose(rates[20:], peak * 0.5 * (1 + np.cos(np.pi * np.arange(100) / 100)), rtol=1e-4)
 
 
 def test_a_warm_up_longer_than_training_leaves_half_of_it_for_the_decay():
-    config = OptimizerConfig(warmup_epochs=5.0, schedule="cosine")
-    rates = learning_rates(config, effective_batch=64, updates_per_epoch=10, epochs=2)
+    config = ScheduleConfig(warmup_epochs=5.0, schedule="cosine")
+    rates = learning_rates(config, peak=1e-3, updates_per_epoch=10, epochs=2)
     assert np.argmax(rates) in (9, 10)
     assert rates[-1] < 0.05 * rates.max()
 
 
 def test_constant_schedule_stays_at_its_rate():
-    rates = learning_rates(OptimizerConfig(learning_rate=0.5), effective_batch=64, updates_per_epoch=3, epochs=4)
+    rates = learning_rates(ScheduleConfig(learning_rate=0.5), peak=0.5, updates_per_epoch=3, epochs=4)
     np.testing.assert_array_equal(rates, np.full(12, 0.5, np.float32))
+
+
+@pytest.mark.parametrize(("scaling", "peak"), [("none", 1e-3), ("effective", 2e-3), ("micro", 2.5e-4)])
+def test_the_peak_rate_is_scaled_by_the_batch_that_is_named(scaling, peak):
+    schedule = ScheduleConfig(learning_rate=1e-3, scaling_batch=scaling)
+    assert schedule.peak(micro_batch=64, accumulation=8) == pytest.approx(peak)
 
 
 def test_only_the_chosen_leaves_keep_the_constant_rate():

@@ -173,13 +173,7 @@ def views(batches):
 
 @pytest.fixture(scope="module")
 def model():
-    head = HeadConfig()
-    return SimSiam(
-        create_backbone("resnet18", SIZE, stem="paper32", axis_name=AXIS),
-        projector_dim=head.projector_dim,
-        predictor_dim=head.predictor_dim,
-        axis_name=AXIS,
-    )
+    return SimSiam(create_backbone("resnet18", SIZE, stem="paper32", axis_name=AXIS), HeadConfig(), axis_name=AXIS)
 
 
 @pytest.fixture(scope="module")

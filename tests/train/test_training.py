@@ -13,10 +13,10 @@ from simsiam_jax.data.feed import epoch_order, gather, in_batches
 from simsiam_jax.errors import InputError
 from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
-from simsiam_jax.settings.schema import OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
-from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import (
     Hyper,
@@ -34,7 +34,8 @@ from tests.support.sharding import shard
 SIZE = 16
 # Grey images: nothing for saturation and hue to do, so the programs are smaller.
 SPEC = ViewSpec(SIZE, saturation=0.0, hue=0.0, greyscale_probability=0.0, blur_probability=0.0)
-OPTIMIZER = OptimizerConfig(warmup_epochs=1.0, schedule="cosine")
+OPTIMIZER = OptimizerConfig()
+SCHEDULE = ScheduleConfig(warmup_epochs=1.0, schedule="cosine")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def split():
 @pytest.fixture(scope="module")
 def model():
     backbone = create_backbone("resnet18", SIZE, stem="paper32", width=1 / 16, axis_name=AXIS)
-    return SimSiam(backbone, projector_dim=16, predictor_dim=4, axis_name=AXIS)
+    return SimSiam(backbone, HeadConfig(projector_dim=16, predictor_dim=4), axis_name=AXIS)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def variables(model):
 
 
 def _step(model, accumulation=1):
-    optimizer = direction(OPTIMIZER, accumulation=accumulation)
-    return optimizer, bind(pretrain_step, model=model, optimizer=optimizer, spec=SPEC, constant_predictor=True)
+    optimizer = create_optimizer(OPTIMIZER, accumulation=accumulation)
+    return optimizer, bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig())
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,8 @@ def _assert_equal(got, expected):
 @pytest.fixture(scope="module")
 def on_devices(model, variables, split):
     """Two steps of SGD on one device, and on two with each device's copy, of which out_axes=None takes one unseen."""
-    optimizer = direction(OptimizerConfig(name="sgd"))
-    step = bind(pretrain_step, model=model, optimizer=optimizer, spec=SPEC, constant_predictor=True)
+    optimizer = create_optimizer(OptimizerConfig(name="sgd"))
+    step = bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig())
     one = compile_step(step, jax.local_devices()[:1])
     two = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(0, 0))
     states = []
@@ -118,12 +119,12 @@ def test_the_state_is_equal_on_both_devices(on_devices):
 def test_either_feed_compiles_the_step_once_and_ends_an_epoch_with_the_same_bits(model, variables, split):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
-    plan = make_plan(24, optimizer=OPTIMIZER, micro_batch_size=8, epochs=1, seed=0)
+    plan = make_plan(24, schedule=SCHEDULE, micro_batch_size=8, epochs=1, seed=0)
     ended = []
     # Three steps; a state that comes back in another layout than it went in would be compiled for again. The resident
     # feed has a program that picks a batch.
     for feed, programs in (("streamed", 1), ("resident", 2)):
-        state = create_state(variables, direction(OPTIMIZER))
+        state = create_state(variables, create_optimizer(OPTIMIZER))
         run = epoch_runner(_step(model)[1], feed=feed)
         compiled.clear()
         ended.append(jax.device_get(run(state, split, *plan.epoch(0), lambda *_: None)))
@@ -132,14 +133,14 @@ def test_either_feed_compiles_the_step_once_and_ends_an_epoch_with_the_same_bits
 
 
 def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(model, variables, split, run_epoch):
-    plan = make_plan(24, optimizer=OPTIMIZER, micro_batch_size=8, epochs=1, seed=0)
+    plan = make_plan(24, schedule=SCHEDULE, micro_batch_size=8, epochs=1, seed=0)
     indices, hypers = plan.epoch(0)
     shown = []
     results = []
     step = _step(model)[1]
     scans = [epoch_runner(step, scan=True, feed=feed) for feed in ("resident", "streamed")]
     for run in (run_epoch, *scans):
-        state = create_state(variables, direction(OPTIMIZER))
+        state = create_state(variables, create_optimizer(OPTIMIZER))
         results.append(jax.device_get(run(state, split, indices, hypers, lambda *a: shown.append(a))))
     (looped, loop_metrics), (scanned, scan_metrics), streamed = results
     np.testing.assert_allclose(scan_metrics["loss"], loop_metrics["loss"], rtol=1e-3, atol=1e-4)
@@ -150,7 +151,7 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
 
 def test_the_predictor_keeps_its_learning_rate(variables, split, run_epoch):
     hypers = Hyper(*(np.array([value]) for value in _hyper()))._replace(learning_rate=np.zeros(1, np.float32))
-    start = create_state(variables, direction(OPTIMIZER))
+    start = create_state(variables, create_optimizer(OPTIMIZER))
     state, _ = run_epoch(start, split, np.arange(8)[None], hypers, lambda *_: None)
     _assert_equal(state.params["backbone"], variables["params"]["backbone"])
     before, after = (tree["predictor"]["fc2"]["kernel"] for tree in (variables["params"], state.params))
@@ -166,8 +167,8 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_seed_and_epoch():
 
 
 def test_accumulation_sees_the_images_of_one_large_batch():
-    whole = make_plan(100, optimizer=OPTIMIZER, micro_batch_size=32, epochs=2, seed=3)
-    parts = make_plan(100, optimizer=OPTIMIZER, micro_batch_size=8, accumulation=4, epochs=2, seed=3)
+    whole = make_plan(100, schedule=SCHEDULE, micro_batch_size=32, epochs=2, seed=3)
+    parts = make_plan(100, schedule=SCHEDULE, micro_batch_size=8, accumulation=4, epochs=2, seed=3)
     for epoch in (0, 1):
         (a, a_hyper), (b, b_hyper) = whole.epoch(epoch), parts.epoch(epoch)
         np.testing.assert_array_equal(a.reshape(-1), b.reshape(-1))
@@ -176,7 +177,7 @@ def test_accumulation_sees_the_images_of_one_large_batch():
 
 def test_accumulation_longer_than_an_epoch_is_refused():
     with pytest.raises(InputError, match=r"--accumulation=5: an epoch of 64 images has only 4 micro-batches of 16"):
-        make_plan(64, optimizer=OPTIMIZER, micro_batch_size=16, accumulation=5, epochs=1, seed=0)
+        make_plan(64, schedule=SCHEDULE, micro_batch_size=16, accumulation=5, epochs=1, seed=0)
 
 
 def test_batches_of_an_evaluation_cover_every_image_once():
@@ -187,7 +188,7 @@ def test_batches_of_an_evaluation_cover_every_image_once():
 
 
 def test_outputs_come_back_in_order_whatever_the_batch_size(model, variables, split):
-    compiled = compile_outputs(bind(clean_outputs, model=model.backbone, spec=SPEC))
+    compiled = compile_outputs(bind(clean_outputs, model=model.backbone, views=SPEC))
     backbone = {name: tree["backbone"] for name, tree in variables.items()}
     whole = over_split(compiled, backbone, split, batch_size=40)["outputs"]
     parts = over_split(compiled, backbone, split, batch_size=6)["outputs"]
@@ -200,7 +201,7 @@ class _Stopped(Exception):
     pass
 
 
-def _fit(model, variables, split, run_epoch, folder, stop_after=None, epochs=3, optimizer=OPTIMIZER):
+def _fit(model, variables, split, run_epoch, folder, stop_after=None, epochs=3, schedule=SCHEDULE, **options):
     folder.mkdir(exist_ok=True)
 
     def measure(state, epoch):
@@ -208,9 +209,9 @@ def _fit(model, variables, split, run_epoch, folder, stop_after=None, epochs=3, 
             raise _Stopped
         return {"sum": float(jnp.sum(state.params["predictor"]["fc2"]["bias"]))}
 
-    plan = make_plan(len(split), optimizer=optimizer, micro_batch_size=8, epochs=epochs, seed=0)
-    state = create_state(variables, direction(OPTIMIZER))
-    return fit(state, split, plan, run_epoch, measure=measure, folder=folder, title="test")
+    plan = make_plan(len(split), schedule=schedule, micro_batch_size=8, epochs=epochs, seed=0)
+    state = create_state(variables, create_optimizer(OPTIMIZER))
+    return fit(state, split, plan, run_epoch, measure=measure, folder=folder, title="test", **options)
 
 
 def _without_speed(path):
@@ -247,9 +248,26 @@ def test_a_finished_stage_is_restored_and_not_trained_again(model, variables, sp
     assert again.history == first.history
 
 
+def test_the_untrained_network_is_measured_as_epoch_0_and_training_is_the_same(
+    model, variables, split, run_epoch, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("simsiam_jax.train.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    plainly = _fit(model, variables, split, run_epoch, tmp_path / "plainly")
+    with pytest.raises(_Stopped):
+        _fit(model, variables, split, run_epoch, tmp_path / "stage", stop_after=3, measure_untrained=True)
+    trained = _fit(model, variables, split, run_epoch, tmp_path / "stage", measure_untrained=True)
+    first, *others = trained.history
+    assert first == {"epoch": 0, "update": 0, "sum": float(jnp.sum(variables["params"]["predictor"]["fc2"]["bias"]))}
+    assert [line["epoch"] for line in others] == [1, 2, 3]
+    assert _without_speed(tmp_path / "stage" / "metrics.jsonl")[1:] == _without_speed(
+        tmp_path / "plainly" / "metrics.jsonl"
+    )
+    _assert_equal(jax.device_get(trained.state), jax.device_get(plainly.state))
+
+
 def test_pretraining_lowers_the_loss_without_collapsing(model, variables, split, run_epoch, tmp_path):
-    fast = dataclasses.replace(OPTIMIZER, learning_rate=2e-2)
-    trained = _fit(model, variables, split, run_epoch, tmp_path / "stage", epochs=20, optimizer=fast)
+    fast = dataclasses.replace(SCHEDULE, learning_rate=2e-2)
+    trained = _fit(model, variables, split, run_epoch, tmp_path / "stage", epochs=20, schedule=fast)
     losses = [line["loss"] for line in trained.history]
     assert losses[-1] < losses[0] - 0.2
     assert trained.history[-1]["z_spread"] > 0.3
@@ -257,11 +275,10 @@ def test_pretraining_lowers_the_loss_without_collapsing(model, variables, split,
 
 def test_fine_tuning_keeps_the_best_epoch_and_learns_the_square(model, variables, split, tmp_path):
     classifier = Classifier(model.backbone, 2)
-    config = OptimizerConfig(learning_rate=3e-3)
-    optimizer = direction(config)
+    optimizer = create_optimizer(OptimizerConfig())
     head = jax.jit(classifier.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     start = {name: {**tree, "backbone": variables[name]["backbone"]} for name, tree in head.items()}
-    plan = make_plan(len(split), optimizer=config, micro_batch_size=8, epochs=4, seed=0)
+    plan = make_plan(len(split), schedule=ScheduleConfig(learning_rate=3e-3), micro_batch_size=8, epochs=4, seed=0)
     planned = iter([0.5, 0.9, 0.7, 0.9])
     seen = {}
 
@@ -269,7 +286,7 @@ def test_fine_tuning_keeps_the_best_epoch_and_learns_the_square(model, variables
         seen[epoch] = jax.device_get(state.variables)
         return {"validation_top1": next(planned)}
 
-    step = bind(finetune_step, model=classifier, optimizer=optimizer, spec=SPEC)
+    step = bind(finetune_step, model=classifier, optimizer=optimizer, views=SPEC)
     trained = fit(
         create_state(start, optimizer),
         split,

@@ -1,0 +1,276 @@
+"""XLA's slow paths on a CPU, and the forms that replace them there.
+
+Every form has the value and the gradients of what it replaces, up to rounding. Speeds were measured with jaxlib 0.10.2.
+"""
+
+import contextlib
+import contextvars
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+# How convolutions and poolings are written: "fastest" for the platform at hand, "portable" or "lax".
+_FORM = contextvars.ContextVar("form", default="fastest")
+
+
+@contextlib.contextmanager
+def _form(name: str) -> Iterator[None]:
+    before = _FORM.set(name)
+    try:
+        yield
+    finally:
+        _FORM.reset(before)
+
+
+def portable_form() -> contextlib.AbstractContextManager[None]:
+    """A context in which traced programs suit every platform: the program itself chooses where it runs.
+
+    Jax does not see the difference between contexts: a function that it has traced before stays as it was.
+    """
+    return _form("portable")
+
+
+def lax_form() -> contextlib.AbstractContextManager[None]:
+    """A context in which traced programs use lax's own convolutions and poolings, for comparisons.
+
+    As with `portable_form`, a function that jax has traced before stays as it was.
+    """
+    return _form("lax")
+
+
+def is_lax_form() -> bool:
+    """Whether `lax_form` is open."""
+    return _FORM.get() == "lax"
+
+
+def convolve(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """The convolution of all backbones: `lax.conv_general_dilated`, or a faster form of it.
+
+    On a CPU, XLA swaps the operands of a convolution whose output is smaller than its kernel. The result runs at a
+    fiftieth of the usual speed. This concerns every 3×3 convolution on the 2×2 and 1×1 maps at the end of a ResNet for
+    small images, and the gradient of the strided one before. These convolutions become sums of matrix products, and so
+    do convolutions that cut an image into patches. Depthwise convolutions, which are slower still, become sums of
+    shifted products.
+
+    Args:
+      lhs: Images, [batch, height, width, channels].
+      rhs: Kernel, [kernel height, kernel width, channels / groups, features].
+      window_strides: Vertical and horizontal stride in pixels.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+      lhs_dilation: Dilation of the images as in `lax.conv_general_dilated`; with one, lax computes.
+      rhs_dilation: Dilation of the kernel as in `lax.conv_general_dilated`; with one, lax computes.
+      dimension_numbers: Axes' meaning as in `lax.conv_general_dilated`; for other axes than NHWC, lax computes.
+      feature_group_count: Number of groups of channels that do not see each other.
+      precision: Precision of the products as in `lax.conv_general_dilated`.
+
+    Returns:
+      [batch, out height, out width, features].
+    """
+    usual = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+    form = _FORM.get()
+    undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
+    ours = form == "portable" or (form == "fastest" and jax.default_backend() == "cpu")
+    if not (ours and undilated and nhwc):
+        return usual(lhs, rhs)
+    on_cpu = _on_cpu(usual, lhs.shape, rhs.shape, tuple(window_strides), padding, feature_group_count, precision)
+    if form == "portable":
+        return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=usual)
+    return on_cpu(lhs, rhs)
+
+
+def _on_cpu(
+    usual: Callable[[jax.Array, jax.Array], jax.Array],
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: Sequence[tuple[int, int]],
+    groups: int,
+    precision: Any,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The form that is fastest on a CPU for operands of these shapes."""
+    sizes, kernel = lhs[1:3], rhs[:2]
+    whole = not any(size % stride for size, stride in zip((*sizes, *kernel), strides * 2, strict=True))
+    smaller = any(_output_size(*each) < each[1] for each in zip(sizes, kernel, strides, padding, strict=True))
+    if groups == lhs[-1] > 1:
+        form = functools.partial(sum_of_shifted_products, strides=strides, padding=padding)
+    elif groups > 1:
+        return usual
+    elif whole and max(strides) > 1 and not any(map(any, padding)):
+        form = functools.partial(products_of_patches, strides=strides, padding=padding, precision=precision)
+    elif kernel == (1, 1) or smaller:
+        form = functools.partial(sum_of_matrix_products, strides=strides, padding=padding, precision=precision)
+    else:
+        form = usual
+
+    def summed_in_float32(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        # A convolution sums its products in float32, and so do its gradients; in bfloat16 each addition would round.
+        total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
+        return _with_gradient_computed_once(total.astype(lhs.dtype))
+
+    return summed_in_float32
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """x itself; on a CPU, x divided by ones that XLA cannot see to be ones.
+
+    XLA computes a cheap value again wherever it is used. In the transposition at the start of a kernel's gradient, a
+    batch norm and a ReLU take several times as long as reading their stored result. A division is too expensive for
+    XLA to repeat. An `optimization_barrier` would not help: on a CPU it is gone before XLA decides.
+    """
+    if _FORM.get() != "fastest" or jax.default_backend() != "cpu":
+        return x
+    return x / jnp.where(jnp.isnan(x), jnp.nan, 1.0).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _with_gradient_computed_once(x: Any) -> Any:
+    return x
+
+
+_with_gradient_computed_once.defvjp(lambda x: (x, None), lambda _, gradient: (computed_once(gradient),))
+
+
+def _output_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
+    return (size + sum(padding) - kernel) // stride + 1
+
+
+def sum_of_matrix_products(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+) -> jax.Array:
+    """A 2-D NHWC convolution as one matrix product for each kernel element, summed.
+
+    Each product covers only the outputs whose input lies inside the image, so nothing is multiplied by the padding:
+    on a 2×2 map a 3×3 kernel needs 16 products of a pixel and a matrix instead of 36.
+
+    Args:
+      lhs: Images, [batch, height, width, channels].
+      rhs: Kernel, [kernel height, kernel width, channels, features].
+      strides: Vertical and horizontal stride in pixels.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+      precision: Precision of the products as in `lax.conv_general_dilated`.
+
+    Returns:
+      [batch, out height, out width, features].
+    """
+    sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
+    total = jnp.zeros((lhs.shape[0], *sizes, rhs.shape[3]), lhs.dtype)
+    for row in range(rhs.shape[0]):
+        rows = _outputs_inside(row, lhs.shape[1], sizes[0], strides[0], padding[0][0])
+        for col in range(rhs.shape[1]):
+            cols = _outputs_inside(col, lhs.shape[2], sizes[1], strides[1], padding[1][0])
+            if rows is None or cols is None:
+                continue
+            pixels = lhs[:, rows.inputs, cols.inputs, :]
+            product = jnp.einsum("bhwc,cf->bhwf", pixels, rhs[row, col], precision=precision)
+            total = total + jnp.pad(product, ((0, 0), rows.around, cols.around, (0, 0)))
+    return total
+
+
+def products_of_patches(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    precision: Any = None,
+) -> jax.Array:
+    """A 2-D NHWC convolution whose kernel and image are whole numbers of strides, as in a transformer's patches.
+
+    The pixels of each stride become channels, and the kernel then moves by one. A single matrix product is left where
+    stride and kernel are equal. Arguments and result are those of `sum_of_matrix_products`.
+    """
+    rows, cols = strides
+    pixels = rearrange(lhs, "b (h row) (w col) c -> b h w (row col c)", row=rows, col=cols)
+    weights = rearrange(rhs, "(h row) (w col) c f -> h w (row col c) f", row=rows, col=cols)
+    return sum_of_matrix_products(pixels, weights, (1, 1), padding, precision=precision)
+
+
+def sum_of_shifted_products(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """A depthwise 2-D NHWC convolution as one elementwise product for each kernel element, summed.
+
+    Args:
+      lhs: Images, [batch, height, width, channels].
+      rhs: Kernel, [kernel height, kernel width, 1, channels × multiplier]; a channel's `multiplier` outputs are
+        neighbours.
+      strides: Vertical and horizontal stride in pixels.
+      padding: Numbers of zeros before and after, in pixels, for height and width.
+
+    Returns:
+      [batch, out height, out width, channels × multiplier].
+    """
+    multiplier = rhs.shape[3] // lhs.shape[3]
+    pixels = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+    if multiplier > 1:
+        pixels = jnp.repeat(pixels, multiplier, axis=-1)
+    pixels = computed_once(pixels)
+    sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
+
+    def seen_by(row: int, col: int) -> jax.Array:
+        rows, cols = (slice(at, at + (size - 1) * stride + 1, stride)
+                      for at, size, stride in zip((row, col), sizes, strides, strict=True))  # fmt: skip
+        return pixels[:, rows, cols, :]
+
+    kernel = [(row, col) for row in range(rhs.shape[0]) for col in range(rhs.shape[1])]
+    return sum((seen_by(row, col) * rhs[row, col, 0] for row, col in kernel), jnp.zeros((), lhs.dtype))
+
+
+class _Inside(NamedTuple):
+    """The outputs for which a kernel row (or column) reads a pixel and no padding.
+
+    Attributes:
+      inputs: Rows (or columns) of the image that these outputs read.
+      around: Numbers of other outputs before and after them.
+    """
+
+    inputs: slice
+    around: tuple[int, int]
+
+
+def _outputs_inside(offset: int, size: int, outputs: int, stride: int, before: int) -> _Inside | None:
+    # Output o reads input o * stride + offset - before, which must lie in 0..size-1.
+    first = max(0, math.ceil((before - offset) / stride))
+    last = min(outputs - 1, (size - 1 + before - offset) // stride)
+    if last < first:
+        return None
+    start = first * stride + offset - before
+    stop = last * stride + offset - before + 1
+    return _Inside(slice(start, stop, stride), (first, outputs - 1 - last))

@@ -1,0 +1,218 @@
+"""A unit of a study, one arm with one seed, and its first stage: pretraining."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.eval.knn import knn_outputs
+from simsiam_jax.files import write_json
+from simsiam_jax.metrics import Numbers, headline_score, z_spread
+from simsiam_jax.records.results import RESULT_FILE, StageResult
+from simsiam_jax.settings.schema import Config
+from simsiam_jax.settings.values import digest, to_dict
+from simsiam_jax.study.definition import Arm, Study
+from simsiam_jax.study.images import Data, labelled_subset, pretraining_images
+from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork, Variables
+from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
+from simsiam_jax.train.state import TrainState
+from simsiam_jax.train.steps import over_split
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One arm with one seed: what its stages share.
+
+    Attributes:
+      study: The study that it belongs to.
+      network: Compiled functions of the arm's network.
+      start: Weights that the arm's backbone starts from; None for random ones.
+      data: Images of the study.
+      name: Name of the arm.
+      seed: The seed.
+      environment: Revision, versions and device, as they were when the run started.
+    """
+
+    study: Study
+    network: CompiledNetwork
+    start: Variables | None
+    data: Data
+    name: str
+    seed: int
+    environment: dict[str, Any]
+
+    @property
+    def arm(self) -> Arm:
+        """The arm."""
+        return self.study.arms[self.name]
+
+    @property
+    def config(self) -> Config:
+        """All settings of the arm."""
+        return self.study.config_of(self.name)
+
+    @property
+    def folder(self) -> Path:
+        """Folder that holds the unit's stages."""
+        return self.study.workdir / self.name / f"seed-{self.seed}"
+
+    @property
+    def pretrained_folder(self) -> Path:
+        """Folder of the stage `pretrain`, which may be another arm's."""
+        return self.study.workdir / (self.arm.shares or self.name) / f"seed-{self.seed}" / "pretrain"
+
+    @property
+    def title(self) -> str:
+        """Title of the unit in progress lines."""
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def labelled(self) -> ImageSplit:
+        """The labelled images that the unit's evaluations learn from."""
+        return labelled_subset(self.data.train, self.config, seed=self.seed)
+
+    @property
+    def held_out(self) -> dict[str, ImageSplit]:
+        """The splits that evaluations report, by name."""
+        found = {"validation": self.data.validation}
+        if self.study.tested:
+            assert self.data.test is not None
+            found["test"] = self.data.test
+        return found
+
+    def initial_backbone(self) -> Variables:
+        """The backbone before any pretraining."""
+        return backbone_variables(self.network.initial_simsiam(self.seed, self.start))
+
+    def stage_folder(self, stage: str) -> Path:
+        """The folder of a stage, made, with its config.json."""
+        folder = self.folder / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", {**self.identity(), "stage": stage, "config": to_dict(self.config)})
+        return folder
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this unit from the others of a study."""
+        return {
+            "experiment": self.study.experiment,
+            "arm": self.name,
+            "pretrain": self.arm.pretraining(self.config),
+            "seed": self.seed,
+        }
+
+    def finished(self, stage: str) -> bool:
+        """Whether a stage has its result."""
+        return (self.folder / stage / RESULT_FILE).exists()
+
+    def record(self, stage: str, metrics: dict[str, Numbers], seconds: float) -> None:
+        """Writes a stage's numbers by split, which makes it finished."""
+        settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
+        StageResult(
+            backbone=self.config.program.backbone.name,
+            stage=stage,
+            metrics=metrics,
+            seconds=seconds,
+            config_hash=digest(settings),
+            **self.identity(),
+            **self.environment,
+        ).write(self.folder / stage)
+
+
+def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
+    """The plan of pretraining on these images.
+
+    Raises:
+      InputError: If an epoch of them is shorter than one update.
+    """
+    return make_plan(
+        len(images),
+        schedule=config.pretrain.schedule,
+        micro_batch_size=config.pretrain.micro_batch_size,
+        accumulation=config.program.accumulation,
+        epochs=config.pretrain.epochs,
+        seed=seed,
+    )
+
+
+def pretrain(unit: Unit) -> Trained:
+    """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
+    images = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
+
+    def measure(state: TrainState, epoch: int) -> Numbers:
+        return measure_pretraining(unit, state, epoch)
+
+    return fit(
+        unit.network.pretrain_state(unit.seed, unit.start),
+        images,
+        pretraining_plan(unit.config, images, seed=unit.seed),
+        unit.network.pretrain_epoch,
+        measure=measure,
+        folder=unit.pretrained_folder if unit.arm.shares else unit.stage_folder("pretrain"),
+        title=f"{unit.title} pretrain",
+        measure_untrained=True,
+    )
+
+
+def measure_pretraining(unit: Unit, state: TrainState, epoch: int) -> Numbers:
+    """The held-out loss and spread of z of a pretraining after so many epochs, and every few epochs kNN."""
+    config, data = unit.config.pretrain, unit.data
+
+    def held_out(split: ImageSplit) -> dict[str, np.ndarray]:
+        return over_split(unit.network.heldout, state.variables, split, batch_size=EVALUATION_BATCH, seed=unit.seed)
+
+    watched = held_out(data.validation)
+    numbers: Numbers = {
+        "heldout_loss": float(np.mean(watched["loss"])),
+        "heldout_z_spread": float(z_spread(jnp.asarray(watched["z"]))),
+    }
+    if config.test_loss and data.test is not None:
+        numbers["test_loss"] = float(np.mean(held_out(data.test)["loss"]))
+    if data.metric and (epoch % config.knn_every == 0 or epoch == config.epochs):
+        features = [
+            unit.network.features(backbone_variables(state.variables), split)
+            for split in (data.voters, data.validation)
+        ]
+        numbers[f"knn_{data.metric}"] = headline_score(
+            neighbour_outputs(unit, data.voters, *features),
+            data.validation.labels,
+            metric=data.metric,
+            threshold=unit.config.evaluation.threshold,
+        )
+    return numbers
+
+
+def neighbour_outputs(unit: Unit, labelled: ImageSplit, labelled_features: Any, features: Any) -> Any:
+    """What the nearest of some labelled images say of images with these features, float32 [n, classes]."""
+    return knn_outputs(
+        labelled_features,
+        labelled.labels,
+        features,
+        num_classes=unit.data.info.num_classes,
+        k=unit.config.evaluation.knn_k,
+        temperature=unit.config.evaluation.knn_temperature,
+    )
+
+
+def pretraining_metrics(trained: Trained, metric: str | None) -> dict[str, Numbers]:
+    """The last epoch's numbers by split.
+
+    Args:
+      trained: The finished pretraining.
+      metric: Name of the number by which kNN was measured; None where there are no labels.
+    """
+    last = trained.history[-1]
+    knn = {f"knn_{metric}": last[f"knn_{metric}"]} if metric else {}
+    speeds = [line["images_per_second"] for line in trained.history if line["epoch"] > 0]
+    return {
+        "train": {
+            "loss": last["loss"],
+            "z_spread": last["z_spread"],
+            "images_per_second": float(np.median(speeds)),
+            "updates": last["update"],
+        },
+        "validation": {"loss": last["heldout_loss"], "z_spread": last["heldout_z_spread"], **knn},
+    }
