@@ -150,10 +150,11 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
     stages = folder.absolute().parent
     arm, workdir = stages.parent.name, stages.parent.parent
     experiment, results = _recorded(workdir)
-    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, config.program.backbone.name)]
+    backbone = config.program.backbone.name
+    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, backbone)]
     # What experiments.evaluate found, where it puts it unless told otherwise; it knows no arms.
     evaluation, evaluated = _recorded(stages / "evaluate")
-    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, config.program.backbone.name)]
+    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, backbone)]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
     return {
         "pretraining": {

@@ -69,7 +69,7 @@ def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " ba
 def binary_cross_entropy(
     logits: Float[Array, "batch attributes"], targets: Int[Array, "batch attributes"]
 ) -> Float[Array, ""]:
-    """The mean binary cross-entropy in nats over the known entries (the paper's loss for multi-label data).
+    """The mean binary cross-entropy in nats over the known entries (PAPER.md, "Fine-tuning").
 
     Args:
       logits: Logits of the attributes, of any float type.

@@ -15,7 +15,7 @@ from simsiam_jax.losses import l2_normalize
 Numbers = dict[str, float | int]
 
 # The number of each kind of label by which epochs and penalties are chosen and that tables show: for attributes the
-# one that the paper's Table 3 leads with, under the name of macro accuracy (experiments/PAPER.md).
+# one that the paper's Table 3 leads with, under the name of macro accuracy (PAPER.md, "Accuracy in Table 3").
 # It counts present attributes alone, where accuracy would flatter whoever never predicts a rare one.
 HEADLINE = {"classes": "top1", "attributes": "macro_jaccard"}
 

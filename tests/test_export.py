@@ -21,8 +21,8 @@ from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
 from simsiam_jax.settings.resolve import with_settings
 from simsiam_jax.settings.schema import ViewSpec
-from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study import run as studies
+from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.state_dicts import read_state_dict

@@ -146,7 +146,7 @@ DATASETS: dict[str, DatasetInfo] = {
             native_size=96,
             image_size=96,
             splits=("train", "validation", "test", "unlabelled", "train+unlabelled"),
-            # The paper's text speaks of the unlabelled images, its code takes both (paper.md section 9).
+            # The paper's text speaks of the unlabelled images, its code takes both (PAPER.md, "Splits").
             pretrain_splits={"paper": "unlabelled", "code": "train+unlabelled", "reference": "train+unlabelled"},
             validation_fraction=0.2,
             variants={f"fold{fold}": {"fold": fold} for fold in range(10)},

@@ -50,7 +50,7 @@ def load_split(
     """A split as memory-mapped uint8 images; prepared by TFDS and decoded into the cache on first use.
 
     Where a data set has no validation images of its own, 20 % of the training images, the same number of each
-    class, are held out with a fixed seed (paper.md section 9); `train` is then the rest.
+    class, are held out with a fixed seed (experiments/PAPER.md, "Splits"); `train` is then the rest.
 
     Args:
         dataset: from `dataset_info`, or its name.

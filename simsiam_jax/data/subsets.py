@@ -104,7 +104,7 @@ def stratified_subset(
 def stratified_split(
     labels: Labels, fraction: float, seed: int
 ) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " held_out"]]:
-    """Holds out a share of the images, every class in proportion (paper.md section 9: 20 % for validation).
+    """Holds out a share of the images, every class in proportion (PAPER.md, "Splits": 20 %).
 
     The held-out images number `fraction` of all, to the nearest whole; what the classes' shares leave over
     when rounded down goes to those with the largest remainders, of equal ones to the lower class. With

@@ -234,7 +234,7 @@ class FinetuneConfig(Settings):
 
 @dataclass(frozen=True)
 class NoiseConfig(Settings):
-    """The random images of the arm that pretrains on noise (`experiments/PAPER.md`)."""
+    """The random images of the arm that pretrains on noise (PAPER.md, "Random images")."""
 
     distribution: Literal["uniform", "gaussian"] = setting(
         "uniform", "Distribution of the random images' pixels; the paper's code draws them uniformly.", "method"

@@ -18,7 +18,7 @@ def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax
     """Adam or SGD at a learning rate of one, with coupled weight decay.
 
     Weight decay is added to the gradient, as `torch.optim.Adam(weight_decay=...)` has it, on all parameters
-    (`experiments/PAPER.md`, "Learning rate and weight decay").
+    (PAPER.md, "Learning rate").
 
     Args:
       config: The optimiser.

@@ -46,25 +46,25 @@ class InitialWeights:
     origin: dict[str, Any]
 
 
-def load_initial(backbone: BackboneConfig, image_size: int) -> InitialWeights | None:
-    """The weights that `backbone.init` names, for images of this side; None for `random`.
+def load_initial(init: str, backbone: BackboneConfig, image_size: int) -> InitialWeights | None:
+    """The weights that `init` names, for images of this side; None for `random`.
 
     Raises:
       InputError: If there are none such, they cannot be had, or they are of another network.
     """
-    if backbone.init == "random":
+    if init == "random":
         return None
-    if backbone.init == "imagenet":
+    if init == "imagenet":
         require(
             backbone.name in IMAGENET,
             f"--init=imagenet: no ImageNet weights are known for {backbone.name}; give a file, --init=PATH",
         )
         file = IMAGENET[backbone.name]
     else:
-        file = hub.parse(backbone.init)
+        file = hub.parse(init)
     if file is None:
-        path, digest = Path(backbone.init).expanduser(), None
-        origin = {"source": backbone.init}
+        path, digest = Path(init).expanduser(), None
+        origin = {"source": init}
     else:
         path, pinned = hub.fetch(file)
         digest = pinned.sha256
@@ -73,7 +73,7 @@ def load_initial(backbone: BackboneConfig, image_size: int) -> InitialWeights | 
         variables = from_timm(backbone.name, read_state_dict(path), image_size, **backbone.fields())
     except InputError as fault:
         text = str(fault)
-        raise InputError(text if text.startswith("--") else f"--init={backbone.init}: {text}") from None
+        raise InputError(text if text.startswith("--") else f"--init={init}: {text}") from None
     return InitialWeights(variables, {**origin, "sha256": digest or sha256(path)})
 
 

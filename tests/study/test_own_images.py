@@ -109,7 +109,7 @@ def test_pretraining_on_a_folder_of_mixed_formats_leaves_a_checkpoint(places, pr
 
 def test_a_checkpoint_is_evaluated_with_the_folders_as_labels(pretrained, places):
     checkpoint = pretrained / "in_domain/seed-0/pretrain"
-    result = run(places, "evaluate", f"--checkpoint={checkpoint}", "--eval=knn,linear", f"--workdir={places / 'by'}")
+    result = run(places, "evaluate", f"--checkpoint={checkpoint}", "--evals=knn,linear", f"--workdir={places / 'by'}")
     found = numbers(places / "by")
     assert set(found) == {(name, split) for name in ("knn", "linear") for split in ("validation", "test")}
     # Stripes, blobs and noise are easily told apart: chance is 1/3.
@@ -190,10 +190,10 @@ def test_solar_cells_are_pretrained_on_and_evaluated(places):
     workdir = places / "cells"
     run(places, "pretrain", "--dataset=solar_cells", f"--workdir={workdir}", *SMOKE)
     checkpoint = f"--checkpoint={workdir / 'in_domain/seed-0/pretrain'}"
-    run(places, "evaluate", checkpoint, "--eval=linear", f"--workdir={places / 'cells-by'}")
+    run(places, "evaluate", checkpoint, "--evals=linear", f"--workdir={places / 'cells-by'}")
     assert 0.5 < numbers(places / "cells-by")["linear", "validation"]["top1"] <= 1
     both = ("--dataset=solar_cells:attributes", f"--workdir={places / 'cells-both'}")
-    run(places, "evaluate", checkpoint, "--eval=linear,knn", *both)
+    run(places, "evaluate", checkpoint, "--evals=linear,knn", *both)
     assert set(numbers(places / "cells-both")["knn", "test"]) >= METRICS
     saved = json.loads((places / "cells-both" / "experiment.json").read_text())
     assert saved["metric"] == "macro_jaccard"

@@ -104,6 +104,8 @@ def check_report(report, files, titles):
         assert title.replace("_", r"\_") in text
         assert title in page
     with (report / "table.csv").open() as file:
-        assert {row["arm"] for row in csv.DictReader(file)} >= {line["arm"] for line in json_lines(report.parent / "results.jsonl")}
+        assert {row["arm"] for row in csv.DictReader(file)} >= {
+            line["arm"] for line in json_lines(report.parent / "results.jsonl")
+        }
     tex = (report / "table.tex").read_text()
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1

@@ -1,4 +1,4 @@
-"""Images of noise: what the "random images" arm of Table 1 is pretrained on (paper.md section 5)."""
+"""Images of noise: what the "random images" arm of Table 1 is pretrained on (PAPER.md, "Random images")."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class NoiseImages(tfds.core.BuilderConfig):
 def noise_image(
     distribution: Literal["uniform", "gaussian"], size: int, seed: int, index: int
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Image number `index` of a seed, whatever the number of images (section 5 of paper.md).
+    """Image number `index` of a seed, whatever the number of images (PAPER.md, "Random images").
 
     `uniform` is what the study's code really draws: `(255 * randn).astype(uint8)` wraps around, which makes
     the values uniform on 0..255. `gaussian` is what it seems to mean: mean 127.5, standard deviation 63.75,

@@ -1,0 +1,125 @@
+"""The claims of the paper and of SimSiam, and what the recorded runs say to each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from experiments.results.recorded import Recorded, interval_text
+
+STAGES = {"finetune": "fine-tuned", "linear": "linear probe", "knn": "kNN"}
+ANSWERS = {1: "**yes**", -1: "**no**, the other way round", 0: "undecided"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one arm is better than another.
+
+    Attributes:
+      words: The claim in words.
+      run: Name of the run's folder.
+      on: Data and network in words.
+      arm: Name of the arm that should be better.
+      reference: Name of the arm that it should be better than.
+      stage: Name of the evaluation.
+    """
+
+    words: str
+    run: str
+    on: str
+    arm: str
+    reference: str
+    stage: str = "finetune"
+
+
+TABLE1 = "table1_fashion_mnist-small"
+TABLE2 = "table2_solar_cells-small"
+TABLE3 = "table3_solar_attributes-small"
+ABLATION = "ablate_simsiam-small"
+NETWORKS = {"resnet18": "ResNet-18", "efficientnet_b0": "EfficientNet-B0", "vit_s": "ViT-S", "pit_ti": "PiT-Ti"}
+CLAIMS = (
+    *(
+        Claim("Table 1: own images beat no pretraining", TABLE1, "Fashion-MNIST", "in_domain", "none", stage)
+        for stage in STAGES
+    ),
+    Claim("Table 1: random images beat no pretraining", TABLE1, "Fashion-MNIST", "random", "none"),
+    Claim("Table 1: own images beat random images", TABLE1, "Fashion-MNIST", "in_domain", "random"),
+    *(
+        Claim(
+            "Table 2: own images beat no pretraining",
+            TABLE2,
+            f"solar cells, {words}",
+            f"{name}-in_domain",
+            f"{name}-none",
+        )
+        for name, words in NETWORKS.items()
+    ),
+    *(
+        Claim(
+            "Table 3: own images beat no pretraining",
+            TABLE3,
+            f"solar attributes, {NETWORKS[name]}",
+            f"{name}-in_domain",
+            f"{name}-none",
+        )
+        for name in ("resnet18", "pit_ti")
+    ),
+    *(
+        Claim("Tables 2, 3: ImageNet weights beat none", run, on, "resnet18-imagenet", "resnet18-none")
+        for run, on in ((TABLE2, "solar cells, ResNet-18"), (TABLE3, "solar attributes, ResNet-18"))
+    ),
+    *(
+        Claim(f"SimSiam: {words}", ABLATION, "Fashion-MNIST", "simsiam", without, "linear")
+        for words, without in (
+            ("the stop-gradient is needed", "no-stop-gradient"),
+            ("the predictor is needed", "no-predictor"),
+            ("batch norm in the heads is needed", "norm-none"),
+        )
+    ),
+)
+
+
+def answer(claim: Claim, run: Recorded) -> tuple[str, str, str]:
+    """The answer to a claim in words, the difference with Student's 95 % interval, and the number of seeds.
+
+    The answer is the report's own: an arm is better or worse where Student's interval and the bootstrap's both leave
+    out zero.
+
+    Args:
+      claim: The claim.
+      run: The recorded run that it is held against.
+    """
+    difference = run.difference(claim.arm, claim.reference, claim.stage)
+    if difference is None:
+        return "not run" if run.arm(claim.arm).absent else "not measured", "", ""
+    return ANSWERS[difference.sign], interval_text(difference), str(difference.n)
+
+
+def short_table(runs: Mapping[str, Recorded]) -> list[str]:
+    """The claims as a Markdown table for the main README.
+
+    Args:
+      runs: Recorded runs by the names of their folders.
+    """
+    lines = [
+        "| claim | data | measured by | answer | difference in points (95 %) | seeds |",
+        "|---|---|---|---|---:|---:|",
+    ]
+    for claim in CLAIMS:
+        words, difference, seeds = answer(claim, runs[claim.run])
+        lines.append(f"| {claim.words} | {claim.on} | {STAGES[claim.stage]} | {words} | {difference} | {seeds} |")
+    return lines
+
+
+def long_table(runs: Mapping[str, Recorded]) -> list[str]:
+    """The claims with the command that measures each and the file that it is read from.
+
+    Args:
+      runs: Recorded runs by the names of their folders.
+    """
+    lines = ["| claim | on | answer | difference | command | file |", "|---|---|---|---:|---|---|"]
+    for claim in CLAIMS:
+        run = runs[claim.run]
+        words, difference, _ = answer(claim, run)
+        on = f"{claim.on}, {STAGES[claim.stage]}"
+        file = f"[results.jsonl]({run.name}/results.jsonl)"
+        lines.append(f"| {claim.words} | {on} | {words} | {difference} | `{run.experiment.command}` | {file} |")
+    return lines

@@ -1,0 +1,242 @@
+"""The text of this folder's README, made from the recorded runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.benchmark.table import markdown_table, read_records
+from experiments.results.claims import CLAIMS, long_table
+from experiments.results.recorded import RESULTS, Recorded, interval_text, score_text
+from simsiam_jax.report.labels import efficiency
+from simsiam_jax.report.seeds import Difference
+from simsiam_jax.report.tables import COLUMNS, NOT_RUN, NOTHING, OUTCOMES, escape_markdown
+
+SEARCHES = ("search_augmentation-fashion_mnist", "search_augmentation-solar_cells")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A run in the README.
+
+    Attributes:
+      run: Name of the run's folder.
+      heading: Heading of the chapter.
+      note: What a reader should know beside the numbers.
+      picture: Name of a figure in the run's folder, with its alternative text; None for no picture.
+    """
+
+    run: str
+    heading: str
+    note: str = ""
+    picture: tuple[str, str] | None = None
+
+
+CHAPTERS = (
+    Chapter(
+        "table1_fashion_mnist-small",
+        "Table 1 on Fashion-MNIST",
+        "The paper's Table 1 is measured on CIFAR-10, with all labels and a network of full width.",
+    ),
+    Chapter(
+        "table2_solar_cells-small",
+        "Table 2 on solar cells",
+        "Is a photographed solar cell defective? Epochs are chosen by AUC, because calling every cell functional "
+        "would already be right for two thirds of them. Balanced accuracy and top-1 stand in the report; at the "
+        "threshold that training left, some seeds call everything by one name.",
+        ("figure3.png", "Similarity loss on test images by epoch of pretraining: Figure 3 on solar cells"),
+    ),
+    Chapter(
+        "table3_solar_attributes-small",
+        "Table 3 on attributes of solar cells",
+        "Macro Jaccard is what the paper calls macro accuracy. It counts at the threshold ½, which few neighbours of "
+        "kNN reach; so read kNN's differences with care, and look at AUC in the report. The attributes are "
+        "`monocrystalline` (cut from a single crystal), `any_defect`, `likely_defect` and `certain_defect` "
+        "(probability of a defect above 0, above ½, and 1).",
+    ),
+    Chapter(
+        "label_efficiency-small",
+        "How many labels does pretraining save?",
+        "Each pair of arms has the same share of the labels and the same number of updates of fine-tuning.",
+        ("labels-linear.png", "Accuracy of the linear probe against the number of labels"),
+    ),
+    Chapter(
+        "ablate_simsiam-small",
+        "What of SimSiam is needed?",
+        "Where SimSiam's paper sees a collapse the spread of z falls here too, and the loss goes towards −1, but in "
+        "so few updates it does not arrive at 0, and kNN stays far from chance. With batch norm of scale and bias on "
+        "z, as the paper's code has it, a collapse leads over the bias, which has to outgrow the scale. Preset "
+        "`full` has the full length; it needs a GPU.",
+        ("spread.png", "Spread of z by epoch, one curve an arm"),
+    ),
+    Chapter(
+        "demo-small",
+        "Digits, `make demo`",
+        "The demo's settings were found by trying several with test accuracy in sight: take its table as an "
+        "illustration.",
+    ),
+)
+
+
+def read_runs(root: Path = RESULTS) -> dict[str, Recorded]:
+    """The recorded runs that the README shows, by the names of their folders.
+
+    Raises:
+      InputError: If a file of a run is missing or damaged.
+    """
+    names = dict.fromkeys((*(chapter.run for chapter in CHAPTERS), *(claim.run for claim in CLAIMS), *SEARCHES))
+    return {name: Recorded.read(name, root) for name in names}
+
+
+def text(runs: Mapping[str, Recorded]) -> str:
+    """The README of this folder.
+
+    Args:
+      runs: From `read_runs`.
+    """
+    lines = [
+        "# Recorded results",
+        "",
+        "This file is made from the result files beside it by `python -m experiments.results`. Do not edit it: CI "
+        "fails where it differs.",
+        "",
+        "Each number is a mean ± standard deviation over seeds, of test images, in %. Δ is the paired difference to "
+        "the first arm (of its group, where there are groups), in points, with its 95 % interval by Student's t. An "
+        f"arm helped ({OUTCOMES['helped'][0]}) or hurt ({OUTCOMES['hurt'][0]}) only where this interval *and* the "
+        f"percentile bootstrap's leave out zero; everything else is undecided ({OUTCOMES['open'][0]}). Each interval "
+        "stands alone: of twenty, one errs by chance. Each run's `report.md` has validation images, both intervals "
+        "and further numbers.",
+        "",
+        "All runs are far smaller than the paper's, and on other data. They do not speak against its numbers.",
+        "",
+        "## The paper's claims",
+        "",
+        *long_table(runs),
+        "",
+    ]
+    for chapter in CHAPTERS:
+        lines += _chapter(chapter, runs[chapter.run])
+    lines += _search([runs[name] for name in SEARCHES])
+    lines += _speed(next(iter(runs.values())).folder.parent)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _chapter(chapter: Chapter, run: Recorded) -> list[str]:
+    table = run.table
+    lines = [f"## {chapter.heading}", "", f"*{escape_markdown(run.experiment.question)}*", "", *_facts(run), ""]
+    lines += _table(run)
+    said = [*table.absences, table.collapse]
+    said += [
+        found.sentence for stage in ("linear", "finetune") if (found := efficiency(run.results, run.experiment, stage))
+    ]
+    lines += ["", *(f"- {escape_markdown(words)}" for words in said if words), ""]
+    if chapter.note:
+        lines += [chapter.note, ""]
+    if chapter.picture is not None:
+        name, words = chapter.picture
+        lines += [f"![{words}]({run.name}/{name})", ""]
+    return lines
+
+
+def _facts(run: Recorded) -> list[str]:
+    files = ("report.md", "results.jsonl", "experiment.json")
+    present = [f"[{name}]({run.name}/{name})" for name in files if (run.folder / name).exists()]
+    return [
+        "```",
+        run.experiment.command,
+        "```",
+        "",
+        f"- {escape_markdown(run.size)}; {run.table.headline.name} in %",
+        f"- {len(run.table.seeds)} seeds, {run.minutes:.0f} minutes in all; {run.table.progress}",
+        f"- {run.device}; {run.versions}; revision {run.revision}",
+        f"- {', '.join(present)}",
+    ]
+
+
+def _table(run: Recorded) -> list[str]:
+    columns = run.table.compared
+    names = [COLUMNS[key].split(",")[0] for key in columns]
+    lines = [f"| pretraining | {' | '.join([*names, *(f'Δ {name}' for name in names)])} |"]
+    lines.append("|---" + "|---:" * (2 * len(columns)) + "|")
+    for row in run.table.rows:
+        cells = [escape_markdown(row.label)]
+        for key in columns:
+            score = row.scores.get(key)
+            cells.append(score_text(score) if score else NOT_RUN if row.arm.absent else NOTHING)
+        cells += [_difference_text(row.differences.get(key)) for key in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    outcome = {1: "helped", -1: "hurt", 0: "open"}[difference.sign]
+    return f"{OUTCOMES[outcome][0]} {interval_text(difference)}"
+
+
+def _search(runs: list[Recorded]) -> list[str]:
+    key = ("linear", "validation")
+    lines = [
+        "## Which augmentation?",
+        "",
+        "The views of each data set were chosen among five candidates by the linear probe on *validation* images; "
+        "test images were not read. Bold is the best mean, which the data set got. The best and the second best are "
+        "within the seeds' spread.",
+        "",
+        "```",
+        *(run.experiment.command for run in runs),
+        "```",
+        "",
+        *(
+            f"- {escape_markdown(run.experiment.dataset)}: {escape_markdown(run.size)}; {len(run.table.seeds)} seeds, "
+            f"{run.minutes:.0f} minutes; {run.device}; revision {run.revision}; "
+            f"[results.jsonl]({run.name}/results.jsonl)"
+            for run in runs
+        ),
+        "",
+        "| candidate | "
+        + " | ".join(f"{escape_markdown(run.experiment.dataset)}, {run.table.headline.noun}" for run in runs)
+        + " |",
+        "|---" + "|---:" * len(runs) + "|",
+    ]
+    best = [max(score[key].mean for score in run.scores.values()) for run in runs]
+    for arm in runs[0].experiment.arms:
+        scores = [run.scores[arm.name][key] for run in runs]
+        cells = [
+            f"**{score_text(score)}**" if score.mean == top else score_text(score)
+            for score, top in zip(scores, best, strict=True)
+        ]
+        lines.append(f"| {' | '.join([escape_markdown(arm.words), *cells])} |")
+    return [*lines, ""]
+
+
+def _speed(root: Path) -> list[str]:
+    records = read_records(root)
+    speed = json.loads((root / "data_speed" / "speed.json").read_text())
+    return [
+        "## Speed beside PyTorch",
+        "",
+        "Our pretraining and PyTorch's take turns on the same device. A ratio above 1 means that ours is faster; the "
+        "lowest and the highest round stand in brackets. Memory is the peak of the process; compile time is without "
+        "a cache. Each row's command stands in its file, `benchmark-*.json`. [The benchmark's "
+        "README](../benchmark/README.md) says what is measured and why.",
+        "",
+        *markdown_table(records).splitlines(),
+        "",
+        "## Speed of the data",
+        "",
+        "| what | rate |",
+        "|---|---:|",
+        f"| random images of 32×32 prepared | {speed['prepared_per_second']:,.0f} images/s |",
+        f"| the same decoded into the cache | {speed['cached_per_second']:,.0f} images/s |",
+        f"| images of 96×96 streamed from the cache, no training | {speed['streamed_per_second']:,.0f} images/s |",
+        f"| the same with steps of ResNet-18 | {speed['pairs_per_second']:.1f} pairs/s |",
+        f"| share of that time in which the device waited | {speed['idle']:.2%} |",
+        "",
+        "```",
+        "python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed",
+        "```",
+        "",
+        f"{speed['device']}; revision {speed['git_revision'][:7]}; [speed.json](data_speed/speed.json)",
+    ]
