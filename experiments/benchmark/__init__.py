@@ -1,5 +1,6 @@
-"""Our pretraining measured beside PyTorch's, alternating in one run: `python -m experiments.benchmark`.
+"""Measures our pretraining beside PyTorch's, by turns in one run: `python -m experiments.benchmark`.
 
-`contest.py` runs contenders by turns, each in a process of its own; `entrants.py` says which; `stages.py` is what ours
-do, `flops.py` counts what that takes, and `table.py` turns rounds into numbers.
+`entrants.py` says who takes part, `contest.py` runs them by turns in processes of their own, and `table.py` turns
+rounds into numbers. `stages.py` holds our side, `torch_training.py` PyTorch's, and `flops.py` counts what a stage
+computes.
 """

@@ -1,8 +1,8 @@
-"""Contenders measured by turns: each in a process of its own, one computing at a time.
+"""Contenders measured by turns, each in a process of its own, of which one computes at a time.
 
-In every round each contender runs for about the same time, and every other round goes the other way about: what
-drifts on the machine (its clock, its other users) meets all alike and cancels in the ratios of a round. Processes of
-their own keep thread pools and allocators apart, and give each contender its own environment and peak memory.
+In every round each contender runs for about the same time, and every other round has the opposite order. So what drifts
+on the machine (its clock, its other users) meets all contenders alike and cancels in the ratios of a round. Processes
+of their own keep thread pools and allocators apart, and give each contender its own environment and peak memory.
 """
 
 import collections
@@ -24,7 +24,7 @@ from typing import Any
 from simsiam_jax.errors import InputError
 from simsiam_jax.runtime import keep_freed_memory
 
-# Of a turn's time, what the number of calls in a turn is found with.
+# The share of a turn's time that is spent on finding how many calls fill a turn.
 _PILOT = 0.2
 _SECONDS_TO_CLOSE = 60
 
@@ -33,14 +33,14 @@ Numbers = Mapping[str, float | int]
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part, as its process is told.
+    """A participant, and what its process is told.
 
     Attributes:
-      name: As the table calls it.
-      target: `module:function` that returns its `Entry`; named, so that only its own process imports it.
-      arguments: Of the function.
-      environment: Variables to set before its process starts.
-      required: Whether the contest ends with an error if it fails; others are left out, with the reason.
+      name: Its name in the table.
+      target: The function that returns its `Entry`, as `module:function`, so that only its own process imports it.
+      arguments: The function's arguments.
+      environment: Environment variables to set before its process starts.
+      required: Whether the contest ends with an error if it fails. Other contenders are then left out, with the reason.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Lane:
-    """Something that a contender's process can run by turns.
+    """Work that a contender's process can run by turns.
 
     Attributes:
-      run: Makes so many calls, and returns when the last has been computed.
-      samples: What a call gets through, in the unit of its rate.
-      period: Calls after which its work repeats; a turn is a multiple where it is that long.
-      compiles: Whether its first call compiles.
-      inspect: Further numbers, taken once after the first calls.
+      run: A function that makes the given number of calls, and returns when the last has been computed.
+      samples: What a call gets through, in the unit of the rate.
+      period: Number of calls after which the work repeats; a turn that is long enough is a multiple of it.
+      compiles: Whether the first call compiles.
+      inspect: A function that returns further numbers, called once after the first calls.
     """
 
     run: Callable[[int], Any]
@@ -74,8 +74,8 @@ class Entry:
     """What a contender's process has built.
 
     Attributes:
-      lanes: By the suffix to the contender's name; the main one has none.
-      finish: Called after the last round: numbers of the process as a whole, `peak_bytes` among them.
+      lanes: The lanes by the suffix to the contender's name; the main lane's suffix is empty.
+      finish: A function called after the last round that returns numbers of the whole process, such as `peak_bytes`.
     """
 
     lanes: Mapping[str, Lane]
@@ -87,12 +87,12 @@ class Measured:
     """A lane's measurements.
 
     Attributes:
-      name: Of the contender, with the lane's suffix.
+      name: The contender's name, with the lane's suffix.
       samples: What a call gets through.
-      calls: In a turn.
-      seconds: Of each round's turn.
-      compile_seconds: Of the first call, less those of a later one; None where nothing is compiled.
-      numbers: What the lane and its process say of themselves.
+      calls: Number of calls in a turn.
+      seconds: Length of the turn in each round, in seconds.
+      compile_seconds: Seconds of the first call less those of a later one; None where nothing is compiled.
+      numbers: Further numbers of the lane and its process.
     """
 
     name: str
@@ -118,17 +118,17 @@ def contest(
     """Starts the contenders one after the other and measures them by turns.
 
     Args:
-      contenders: In the order of the first round.
-      rounds: At least 1.
-      seconds: Of a turn, about.
-      show: Is told of progress in a line.
+      contenders: The contenders in the order of the first round.
+      rounds: Number of rounds, at least 1.
+      seconds: Approximate length of a turn in seconds.
+      show: A function that is given each line of progress.
 
     Returns:
-      The lanes' measurements, and by name why a contender was left out.
+      The lanes' measurements, and by name the reason why a contender was left out.
 
     Raises:
-      InputError: What a contender's process raised as such.
-      RuntimeError: If a required contender failed; its message holds the traceback.
+      InputError: If a contender's process raised it.
+      RuntimeError: If a required contender failed; the message holds the traceback.
     """
     left_out: dict[str, str] = {}
     lanes: list[tuple[_Child, str]] = []
@@ -166,7 +166,7 @@ def _leaving_out(contender: Contender, left_out: dict[str, str], show: Callable[
 
 
 def ask(contender: Contender) -> Any:
-    """What a contender's function returns, called in a process of its own; so what it raises is raised here."""
+    """Calls a contender's function in a process of its own, and returns or raises what the function does."""
     with (
         _environment(contender.environment),
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
@@ -180,24 +180,30 @@ def _call(contender: Contender) -> Any:
 
 
 def turns(lanes: Sequence[Any], number: int) -> list[Any]:
-    """The order of a round: as given, and the other way about in every other one."""
+    """The order of a round: as given in even rounds, reversed in odd ones."""
     return list(lanes if number % 2 == 0 else reversed(lanes))
 
 
 def calls_in(seconds: float, one_call: float, period: int) -> int:
-    """How many calls take about `seconds`, a multiple of the period where that many fit."""
+    """How many calls take about `seconds`: a multiple of the period where at least one period fits.
+
+    Args:
+      seconds: Wanted length of a turn in seconds.
+      one_call: Length of a call in seconds.
+      period: As in `Lane`.
+    """
     calls = max(1, round(seconds / one_call))
     return calls if calls < period else round(calls / period) * period
 
 
 def resident_peak() -> int:
-    """The most bytes of memory that this process has had."""
+    """The largest resident memory that this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 class _Failure(Exception):
-    """Why a contender cannot go on, in a line; `detail` has the traceback."""
+    """The reason why a contender cannot go on, in a line; `detail` holds the traceback."""
 
     def __init__(self, message: str, detail: str = ""):
         super().__init__(message)
@@ -213,7 +219,7 @@ class _Child:
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
 
     def ask(self, *request: Any) -> Any:
-        """Sends a request, a lane and its number of calls or nothing for the end, and waits for the answer."""
+        """Sends a request and waits for the answer: a lane's suffix and a number of calls, or nothing for the end."""
         try:
             self.connection.send(request)
         except OSError as error:
@@ -279,7 +285,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _serve(connection: Connection, contender: Contender, seconds: float) -> None:
-    """A contender's process: builds, warms up, and runs what it is asked to until it is asked for the end."""
+    """Builds and warms up a contender in its process, and runs what it is asked to until it is asked for the end."""
     # Ctrl-C reaches the parent too, which ends its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As launchers do for ours; PyTorch gains by it as well.
@@ -292,7 +298,7 @@ def _serve(connection: Connection, contender: Contender, seconds: float) -> None
             connection.send(("done", _seconds_of(entry.lanes[suffix], calls)))
         connection.send(("finished", entry.finish()))
     except EOFError:
-        pass  # the parent has gone
+        pass  # The parent has gone.
     except InputError as mistake:
         connection.send(("mistake", str(mistake)))
     except Exception as error:

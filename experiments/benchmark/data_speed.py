@@ -1,7 +1,7 @@
-"""How fast data gets ready and reaches the device: preparing, streaming from the cache, and what a step waits for it.
+"""How fast data is prepared and reaches the device, and how long a training step waits for it.
 
-Prepared (TFDS's records, then the cache) are random images of CIFAR-10's size, which PNG cannot compress; streamed are
-random images of 96×96, without training and with SimSiam steps of ResNet-18.
+Random images of CIFAR-10's size, which PNG cannot compress, are prepared: first TFDS's records, then the cache. Random
+images of 96×96 are streamed from the cache, without training and with SimSiam steps of ResNet-18.
 
 Command: python -m experiments.benchmark.data_speed --workdir=experiments/results/data_speed
 Cost: about 2 minutes on two cores.
@@ -13,11 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import flags
+import jax
 
+from experiments.benchmark.ours import CompiledNetwork, training_step
 from simsiam_jax.cli import launch
+from simsiam_jax.cli.flags import define, value
+from simsiam_jax.cli.guard import run
+from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.splits import load_split
-from simsiam_jax.settings.schema import NoiseConfig, recipe_config
+from simsiam_jax.files import write_json
+from simsiam_jax.records.environment import environment
+from simsiam_jax.settings.recipes import recipe_config
+from simsiam_jax.settings.schema import NoiseConfig
+from simsiam_jax.train.devices import on_every_device, streamed
+from simsiam_jax.train.loop import make_plan
+from simsiam_jax.train.steps import Hyper, compile_step
 
 PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 
@@ -25,7 +35,7 @@ PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         noise, seconds = NoiseConfig(count=PREPARED, size=32), []
-        for _ in range(2):  # the second time TFDS's records are there, and only the cache is made
+        for _ in range(2):  # The second time TFDS's records are there, and only the cache is made.
             shutil.rmtree(Path(scratch, "decoded"), ignore_errors=True)
             begun = time.monotonic()
             load_split("random_images", "train", data_dir=scratch, noise=noise)
@@ -33,37 +43,34 @@ def main() -> None:
         split = load_split("random_images", "train", data_dir=scratch, noise=NoiseConfig(count=STREAMED, size=96))
         alone, pairs, idle = time_feed(split)
 
-    from simsiam_jax.files import write_json
-    from simsiam_jax.records.environment import environment
-
     rates = {"prepared": PREPARED / (seconds[0] - seconds[1]), "cached": PREPARED / seconds[1], "streamed": alone}
     speed = {f"{name}_per_second": rate for name, rate in rates.items()} | {"pairs_per_second": pairs, "idle": idle}
-    print(*(f"{name:20} {value:,.4g}" for name, value in speed.items()), sep="\n")
-    path = Path(flags.FLAGS.workdir).expanduser().absolute() / "speed.json"
+    print(*(f"{name:20} {number:,.4g}" for name, number in speed.items()), sep="\n")
+    path = Path(value("workdir")).expanduser().absolute() / "speed.json"
     write_json(path, {**speed, **environment()})
     print(f"result  {path}")
 
 
-def time_feed(split) -> tuple[float, float, float]:
-    """Images a second streamed without training, pairs a second trained on, and the share of that spent waiting."""
-    import jax
+def time_feed(split: ImageSplit) -> tuple[float, float, float]:
+    """Streams a split, without training and with it.
 
-    from simsiam_jax.study.programs import Programs
-    from simsiam_jax.train.devices import on_every_device, streamed
-    from simsiam_jax.train.loop import make_plan
-    from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+    Args:
+      split: At least `BATCH` × (`STEPS` + 1) images.
 
+    Returns:
+      Images a second streamed without training, pairs a second trained on, and the share of training spent waiting.
+    """
     config = recipe_config("paper", dataset="stl10", image_size=96)
-    programs = Programs(dataclasses.replace(config, backbone=launch.fitted(config.backbone)))
-    step = bind(pretrain_step, model=programs.simsiam, optimizer=programs.pretrain_optimizer, spec=config.views)
-    compiled = compile_step(bind(step, constant_predictor=True))
-    plan = make_plan(len(split), optimizer=config.pretrain.optimizer, micro_batch_size=BATCH, epochs=1, seed=0)
+    backbone = launch.without_absent_fields(config.program.backbone)
+    network = CompiledNetwork(dataclasses.replace(config.program, backbone=backbone))
+    compiled = compile_step(training_step(network))
+    plan = make_plan(len(split), schedule=config.pretrain.schedule, micro_batch_size=BATCH, epochs=1, seed=0)
     rows, hypers = plan.epoch(0)
     begun = time.monotonic()
     for batch in streamed(split, rows):
         jax.block_until_ready(batch)
     alone = rows.size / (time.monotonic() - begun)
-    state, waited, batches = programs.pretrain_state(0), 0.0, streamed(split, rows[: STEPS + 1])
+    state, waited, batches = network.pretrain_state(0), 0.0, streamed(split, rows[: STEPS + 1])
     for number in range(STEPS + 1):
         if number == 1:  # The first step's time is the compiler's.
             begun, waited = time.monotonic(), 0.0
@@ -77,5 +84,5 @@ def time_feed(split) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", "runs/data_speed", "Folder for speed.json.")
-    launch.run(main)
+    define(["workdir"], workdir="runs/data_speed")
+    run(main)

@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark: ours, ours with other flags, PyTorch's and a matrix product; imports nothing heavy."""
+"""Who takes part in a benchmark: ours, ours with other flags, PyTorch's and a matrix product."""
 
 import importlib.util
 import os
@@ -9,60 +9,66 @@ from pathlib import Path
 
 from experiments.benchmark.contest import Contender
 from experiments.benchmark.workload import Workload
-from simsiam_jax.errors import InputError, require
+from simsiam_jax.errors import require
 
 OURS, MATMUL = "jax", "matmul"
 
-# PyTorch's, by the flag's name: what the table calls them, and the stages that they have.
-RIVALS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+# PyTorch's contenders by their name in --contenders: their name in tables, and their stages.
+TORCH_CONTENDERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "torch": ("torch", ("augment", "forward", "step", "epoch", "eval")),
     "torch_compiled": ("torch compiled", ("augment", "forward", "step", "epoch", "eval")),
     "torch_cuda_graphs": ("torch CUDA graphs", ("augment", "forward", "step", "epoch", "eval")),
     "torch_dataloader": ("torch dataloader", ("augment", "step", "epoch")),
 }
-CONTENDERS = (OURS, *RIVALS)
-RIVALS_PACKAGES = ("torch", "torchvision", "timm")
+CONTENDERS = (OURS, *TORCH_CONTENDERS)
+TORCH_PACKAGES = ("torch", "torchvision", "timm")
 
 _STAGES = "experiments.benchmark.stages"
+_TORCH_BUILD = "experiments.benchmark.torch_training:build"
 
-# One device, whatever the machine has: of equal flags XLA takes the last.
+# Each contender has one device, whatever the machine has. XLA takes the last of several equal flags.
 _ONE_CPU_DEVICE = "--xla_force_host_platform_device_count=1"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Ours under other conditions.
+    """Our contender under other conditions.
 
     Attributes:
-      name: As the table calls it, after `jax`.
-      xla_flags: Added to those that all have.
-      plainly: Whether convolutions are lax's own.
+      name: Its name in the table, after `jax`.
+      xla_flags: Flags of XLA added to those that all contenders have.
+      lax: Whether convolutions are lax's own.
     """
 
     name: str
     xla_flags: tuple[str, ...]
-    plainly: bool
+    lax: bool
 
 
 def parse_variant(text: str) -> Variant:
-    """A variant from `NAME=--xla_flag=VALUE, --xla_flag=VALUE` or `NAME=plain`, in any combination.
+    """A variant from `NAME=--xla_flag=VALUE, --xla_flag=VALUE` or `NAME=lax`, in any combination.
 
     Raises:
-      InputError: If it is neither.
+      InputError: If the text has another form.
     """
     name, equals, settings = text.partition("=")
     # Not at every comma: a flag's value may be a list.
-    parts = [part.strip() for part in re.split(r"[,\s]+(?=--|plain$)", settings.strip())]
-    known = all(part == "plain" or re.fullmatch(r"--xla_\w+(=\S*)?", part) for part in parts)
+    parts = [part.strip() for part in re.split(r"[,\s]+(?=--|lax$)", settings.strip())]
+    known = all(part == "lax" or re.fullmatch(r"--xla_\w+(=\S*)?", part) for part in parts)
     require(
         bool(name.strip() and equals and known),
-        f"--variant={text}: give NAME=--xla_flag=VALUE, NAME=--xla_one=VALUE,--xla_two=VALUE, or NAME=plain",
+        f"--variant={text}: give NAME=--xla_flag=VALUE, NAME=--xla_one=VALUE,--xla_two=VALUE, or NAME=lax",
     )
-    return Variant(name.strip(), tuple(part for part in parts if part != "plain"), "plain" in parts)
+    return Variant(name.strip(), tuple(part for part in parts if part != "lax"), "lax" in parts)
 
 
 def usual_contenders(stage: str, platform: str) -> list[str]:
-    """Who takes part where the user says nothing."""
+    """The contenders where --contenders is not given.
+
+    Args:
+      stage: One of `workload.STAGES`.
+      platform: The platform's name in jax, such as `cpu` or `gpu`.
+    """
     names = [OURS, "torch", "torch_compiled"]
     if platform != "cpu":
         names.append("torch_cuda_graphs")
@@ -70,61 +76,72 @@ def usual_contenders(stage: str, platform: str) -> list[str]:
 
 
 def check_contenders(names: Sequence[str], stage: str) -> None:
-    """Raises an InputError for a contender that is unknown, named twice, or has no such stage."""
+    """Checks the names of --contenders.
+
+    Raises:
+      InputError: If there is none, or if one is unknown, named twice, or does not have the stage.
+    """
     require(bool(names), f"--contenders names nobody; known: {', '.join(CONTENDERS)}")
     for name in names:
         require(name in CONTENDERS, f"--contenders: unknown contender {name!r}; known: {', '.join(CONTENDERS)}")
         require(names.count(name) == 1, f"--contenders names {name} twice")
-        if name in RIVALS and stage not in RIVALS[name][1]:
-            raise InputError(f"--contenders: {name} has no --stage={stage}; it has {', '.join(RIVALS[name][1])}")
+        _, stages = TORCH_CONTENDERS.get(name, (name, (stage,)))
+        require(stage in stages, f"--contenders: {name} has no --stage={stage}; it has {', '.join(stages)}")
 
 
 def missing_packages() -> list[str]:
-    """What PyTorch's side needs and is not installed."""
-    return [name for name in RIVALS_PACKAGES if importlib.util.find_spec(name) is None]
+    """The packages that PyTorch's side needs and that are not installed."""
+    return [name for name in TORCH_PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def entrants(
     workload: Workload,
     names: Sequence[str],
     *,
-    rival: str,
     timm_code: str,
     variants: Sequence[Variant] = (),
     trace: Path | None = None,
 ) -> list[Contender]:
-    """The contenders in the order of the first round, a matrix product after them.
+    """The contenders in the order of the first round, followed by a matrix product.
 
     Args:
-      workload: What they do.
-      names: Of `CONTENDERS`.
-      rival: `module:function` of PyTorch's side, a function of (workload, name, timm_code).
-      timm_code: Python that builds the backbone in timm.
-      variants: Of ours.
-      trace: A folder for our profile.
+      workload: What each contender does.
+      names: Names from `CONTENDERS`.
+      timm_code: Python code that builds the backbone in timm.
+      variants: Variants of our contender.
+      trace: Folder for a profile of our contender; None means no profile.
     """
     found = []
     for name in names:
         if name == OURS:
             found.append(jax_contender(OURS, "ours", (workload, False, trace), required=True))
         else:
-            found.append(Contender(RIVALS[name][0], rival, (workload, name, timm_code), _torch_environment()))
+            arguments = (workload, name, timm_code)
+            found.append(Contender(TORCH_CONTENDERS[name][0], _TORCH_BUILD, arguments, _torch_environment()))
     for variant in variants:
-        arguments = (workload, variant.plainly)
+        arguments = (workload, variant.lax)
         found.append(jax_contender(f"{OURS} {variant.name}", "ours", arguments, xla_flags=variant.xla_flags))
-    return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.dtype,))]
+    return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.program.dtype,))]
 
 
 def jax_contender(
     name: str, function: str, arguments: tuple, *, xla_flags: Sequence[str] = (), required: bool = False
 ) -> Contender:
-    """A contender of `stages.py`, with this process's XLA_FLAGS and more."""
+    """A contender that runs a function of `stages.py`.
+
+    Args:
+      name: Its name in the table.
+      function: The function's name.
+      arguments: The function's arguments.
+      xla_flags: Flags of XLA added to this process's XLA_FLAGS.
+      required: As in `Contender`.
+    """
     environment = {
         **_one_device(),
         "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), _ONE_CPU_DEVICE, *xla_flags]).strip(),
-        # Compile seconds are to be the compiler's.
+        # Compile seconds are the compiler's, not a cache's.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
-        # Two frameworks share the memory.
+        # Two frameworks share the device's memory.
         "XLA_PYTHON_CLIENT_PREALLOCATE": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),
     }
     return Contender(name, f"{_STAGES}:{function}", arguments, environment, required)

@@ -1,7 +1,6 @@
 """Model FLOPs: the multiplications and additions of a network's convolutions and matrix products, as published.
 
-Counted in the program of lax's own convolutions, before any platform's form: what a network asks for, not what a
-machine does.
+They are counted in the program with lax's own convolutions: what a network asks for, not what a machine computes.
 """
 
 import math
@@ -11,43 +10,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.models.cpu import lax_form
+from experiments.benchmark.ours import CompiledNetwork, lax_form
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.study.programs import Programs
 
-# Of a training step: forward, and the gradients with respect to a layer's input and its weights, each as much again.
+# A training step goes forward, and takes the gradients of a layer's input and of its weights, each as much again.
 _PASSES_OF_A_STEP = 3
 
 
 def flops_per_sample(config: Config, stage: str) -> int:
-    """Model FLOPs of a pair of views (`forward`, `step`, `epoch`) or of an image (`eval`; `augment` has none).
+    """Model FLOPs of a pair of views (`forward`, `step`, `epoch`) or of an image (`eval`), 0 for `augment`.
 
-    By convention the first layer's gradient with respect to its input counts too, and no norm, activation,
-    augmentation or optimiser does.
+    By convention the gradient of the first layer's input counts too. Norms, activations, augmentation and the optimiser
+    do not count.
 
     Args:
-      config: Network and image size.
-      stage: Of `workload.STAGES`.
+      config: The settings of the network, and the image size.
+      stage: One of `workload.STAGES`.
     """
     if stage == "augment":
         return 0
-    programs, size = Programs(config), config.image_size
+    network, size = CompiledNetwork(config.program), config.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     with lax_form():
-        variables: Any = jax.eval_shape(programs.simsiam.init, jax.random.key(0), image, image)
+        variables: Any = jax.eval_shape(network.simsiam.init, jax.random.key(0), image, image)
         if stage == "eval":
             backbone = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
-            return count_flops(jax.make_jaxpr(programs.backbone.apply)(backbone, image))
-        pair = count_flops(jax.make_jaxpr(programs.simsiam.apply)(variables, image, image))
+            return count_flops(jax.make_jaxpr(network.backbone.apply)(backbone, image))
+        pair = count_flops(jax.make_jaxpr(network.simsiam.apply)(variables, image, image))
     return pair * (1 if stage == "forward" else _PASSES_OF_A_STEP)
 
 
 def count_flops(jaxpr: Any) -> int:
-    """Two for each multiply-add of a program's convolutions and matrix products, padding counted.
+    """FLOPs of a program: two for each multiply-add of its convolutions and matrix products, padding included.
+
+    A scan's body counts as often as it runs. A `while` counts once, because its number of turns is not known, and a
+    `cond` counts as its most expensive branch.
 
     Args:
-      jaxpr: Of which functions called inside, and a scan's body as often as it runs, are part; a `while`'s counts
-        once, as nobody knows how often it runs.
+      jaxpr: The program; functions that it calls are part of it.
     """
     return sum(_count(equation) for equation in jaxpr.eqns)
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is to be measured on one GPU, each part bounded in time; run again with the same folder, it does what is missing.
+# Measures what matters on one GPU, each part within a time limit. Run again with the same folder, it does what is missing.
 #
 #   sh experiments/benchmark/gpu.sh [FOLDER]        (runs/benchmark_gpu; PYTHON=.venv/bin/python; about an hour cold)
 #
@@ -9,7 +9,8 @@ out=${1:-runs/benchmark_gpu}
 python=${PYTHON:-.venv/bin/python}
 mkdir -p "$out"
 
-# part NAME SECONDS COMMAND...: its output in NAME.log; NAME.seconds, when it has ended well, how long it took.
+# part NAME SECONDS COMMAND... runs a command. NAME.log holds its output; NAME.seconds holds how long it took, if it ended
+# well.
 part() {
     name=$1 limit=$2
     shift 2
@@ -29,13 +30,13 @@ bench() {
     part "$name" 540 "$python" -m experiments.benchmark --workdir="$out" --dtype=bfloat16 "$@"
 }
 
-# The step of the paper's settings beside PyTorch's, and XLA's flags that may become defaults in runtime.py.
-bench step --stem=paper32 --variant="plain=plain" \
+# The step with the paper's settings beside PyTorch's, and flags of XLA that may become defaults in runtime.py.
+bench step --stem=paper32 --variant="lax=lax" \
     --variant="no graphs=--xla_gpu_enable_command_buffer=" \
     --variant="latency hiding=--xla_gpu_enable_latency_hiding_scheduler=true" \
     --variant="no autotuning=--xla_gpu_autotune_level=0" \
     --trace="$out/trace"
-# The device filled: the share of the matrix product that a network for small images reaches.
+# A batch that fills the device shows the share of the matrix product that a network for small images reaches.
 bench step_cifar_512 --stem=cifar --micro_batch_size=512 --accumulation=1 --contenders=jax,torch,torch_compiled
 for stage in augment epoch eval; do
     bench "$stage" --stem=paper32 --stage=$stage --contenders=jax,torch
@@ -44,7 +45,7 @@ for backbone in efficientnet_b0 vit_s pit_ti; do
     bench "$backbone" --backbone=$backbone --image_size=96 --contenders=jax,torch,torch_compiled
 done
 
-# Table 1's protocol: 60,000 images, three arms, 100 epochs and fine-tuning, one seed. Target: 10 minutes.
+# Table 1's protocol has 60,000 images, three arms, 100 epochs and fine-tuning, one seed. Target: 10 minutes.
 part table1 900 "$python" -m experiments.table1_fashion_mnist --preset=paper --seeds=1 --dtype=bfloat16 \
     --workdir="$out/table1_fashion_mnist" ${DATA:-}
 # The settings of lightly's CIFAR-10 benchmark (97 minutes on an A6000) on as many images of Fashion-MNIST as there are

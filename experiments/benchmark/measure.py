@@ -12,6 +12,7 @@ from experiments.benchmark import entrants, table
 from experiments.benchmark.contest import ask, contest
 from experiments.benchmark.workload import Workload, usual_images
 from simsiam_jax.errors import require
+from simsiam_jax.records.environment import environment
 from simsiam_jax.settings.schema import Config
 
 
@@ -20,21 +21,19 @@ class Settings:
     """What to measure, and how.
 
     Attributes:
-      config: Network, views, batch and compute type.
-      stage: Of `workload.STAGES`.
-      rival: `module:function` of PyTorch's side.
-      images: Resident ones; None: the platform's usual number.
-      source_size: Their side in pixels.
-      contenders: Of `entrants.CONTENDERS`; None: the usual ones.
-      variants: Of ours, as `--variant` takes them.
-      rounds: Of turns.
-      seconds: Of a turn, about.
-      trace: A folder for our profile.
+      config: Settings of the network, views, batch and compute type.
+      stage: One of `workload.STAGES`.
+      images: Number of images on the device; None means the platform's usual number.
+      source_size: Side of these images in pixels; None means that of the views.
+      contenders: Names from `entrants.CONTENDERS`; None means the usual ones.
+      variants: Variants of our contender, as `--variant` takes them.
+      rounds: Number of rounds, in each of which every contender has a turn.
+      seconds: Approximate length of a turn in seconds.
+      trace: Folder for a profile of our contender; None means no profile.
     """
 
     config: Config
     stage: str
-    rival: str
     images: int | None = None
     source_size: int | None = None
     contenders: Sequence[str] | None = None
@@ -58,19 +57,19 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
 
     Args:
       settings: What to measure.
-      show: Is told of progress in a line.
+      show: A function that is given each line of progress.
 
     Returns:
-      What was measured, and its record, which still lacks where and by whom it was made.
+      The workload that was measured, and its record, to which the caller adds the command.
 
     Raises:
-      InputError: For settings that cannot be.
+      InputError: If the settings do not go together.
     """
     config, stage = settings.config, settings.stage
     variants = [entrants.parse_variant(text) for text in settings.variants]
     names = [each.name for each in variants]
     require(len(set(names)) == len(names), f"--variant: two are called {max(names, key=names.count, default='')!r}")
-    # This process never starts jax: it would keep memory of the device that is measured.
+    # This process never starts jax, which would keep memory of the device that is measured.
     found = ask(entrants.jax_contender("survey", "survey", (config, stage)))
     workload = Workload(
         config,
@@ -90,7 +89,6 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
         entrants.entrants(
             workload,
             contenders,
-            rival=settings.rival,
             timm_code=found.timm_code,
             variants=variants,
             trace=settings.trace,
@@ -109,17 +107,15 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
         seconds_per_turn=settings.seconds,
         variants=list(settings.variants),
         xla_flags=os.environ.get("XLA_FLAGS", ""),
-        **_environment(found.device, rivals=any(name != entrants.OURS for name in contenders)),
+        **_environment(found.device, torch=any(name != entrants.OURS for name in contenders)),
     )
     return workload, record
 
 
-def _environment(device: str, *, rivals: bool) -> dict[str, Any]:
-    from simsiam_jax.records.environment import environment
-
+def _environment(device: str, *, torch: bool) -> dict[str, Any]:
     values = environment(device)
-    if rivals:
-        for package in entrants.RIVALS_PACKAGES:
+    if torch:
+        for package in entrants.TORCH_PACKAGES:
             try:
                 values["versions"][package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:

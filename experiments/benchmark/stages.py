@@ -1,6 +1,6 @@
-"""Our side of a benchmark: what a contender's process builds and runs. Only such a process imports this module.
+"""Our side of the benchmark: what the process of one of our contenders builds and runs.
 
-`contest.py` names these functions by string; each returns an `Entry`.
+Only such a process imports this module: `contest.py` calls its functions by name, and each returns an `Entry`.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from jaxtyping import Int
 
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
+from experiments.benchmark.ours import CompiledNetwork, lax_form, training_step
 from experiments.benchmark.workload import CLASSES, Workload
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
@@ -27,22 +28,20 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_views
-from simsiam_jax.models.cpu import lax_form
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.study.programs import Programs
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
 from simsiam_jax.train.loop import epoch_runner, make_plan
-from simsiam_jax.train.steps import Hyper, Step, bind, compile_scan, compile_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step
 from simsiam_jax.weights import timm_code
 
 SEED = 0
 
-# Calls whose dispatch is timed one by one, and calls in a trace.
+# How many calls have their dispatch timed one by one, and how many calls a trace holds.
 _DISPATCHES = 5
 _TRACED_CALLS = 3
 
-# A product large enough to run at the device's peak, small enough for a second.
+# The side of a matrix product that runs at the device's peak and takes less than a second.
 _MATRIX_SIZE = {"cpu": 2048}
 _MATRIX_SIZE_ELSEWHERE = 8192
 
@@ -51,10 +50,10 @@ class Survey(NamedTuple):
     """What is known of the device and the network before anything is measured.
 
     Attributes:
-      platform: As jax calls it.
-      device: In words.
-      flops_per_sample: Model FLOPs of a pair or image.
-      timm_code: Python that builds the backbone in timm.
+      platform: The platform's name in jax, such as `cpu` or `gpu`.
+      device: The device in words.
+      flops_per_sample: Model FLOPs of a pair of views or of an image.
+      timm_code: Python code that builds the backbone in timm.
     """
 
     platform: str
@@ -64,24 +63,32 @@ class Survey(NamedTuple):
 
 
 def survey(config: Config, stage: str) -> Survey:
-    """Looks at the device and the network, and raises an InputError for one that cannot be."""
+    """Looks at the device and the network.
+
+    Args:
+      config: The network's settings.
+      stage: One of `workload.STAGES`.
+
+    Raises:
+      InputError: If the network cannot be built.
+    """
     flops = flops_per_sample(config, stage)
-    code = timm_code(Programs(config).backbone, config.image_size)
+    code = timm_code(CompiledNetwork(config.program).backbone, config.image_size)
     return Survey(jax.default_backend(), device_name(), flops, code)
 
 
-def ours(workload: Workload, plainly: bool = False, trace: Path | None = None) -> Entry:
+def ours(workload: Workload, lax: bool = False, trace: Path | None = None) -> Entry:
     """Our implementation of the workload's stage.
 
     Args:
-      workload: The stage and its size.
-      plainly: Whether convolutions are lax's own, whatever the platform.
-      trace: A folder for a profile of a few calls, taken after the last round.
+      workload: The stage to run and its size.
+      lax: Whether convolutions are lax's own, whatever the platform.
+      trace: Folder for a profile of a few calls, taken after the last round; None means no profile.
     """
     stages = {"augment": _augment, "forward": _forward, "step": _step, "epoch": _epoch, "eval": _evaluation}
-    lanes = stages[workload.stage](workload, Programs(workload.config))
-    if plainly:
-        lanes = {suffix: dataclasses.replace(lane, run=_plainly(lane.run)) for suffix, lane in lanes.items()}
+    lanes = stages[workload.stage](workload, CompiledNetwork(workload.config.program))
+    if lax:
+        lanes = {suffix: dataclasses.replace(lane, run=_with_lax(lane.run)) for suffix, lane in lanes.items()}
 
     def finish() -> Numbers:
         numbers = peak_memory()
@@ -93,23 +100,27 @@ def ours(workload: Workload, plainly: bool = False, trace: Path | None = None) -
     return Entry(lanes, finish)
 
 
-def _plainly(run: Callable[[int], Any]) -> Callable[[int], Any]:
+def _with_lax(run: Callable[[int], Any]) -> Callable[[int], Any]:
     # Programs are traced when they are first called, not when they are built.
-    def run_plainly(calls: int) -> None:
+    def run_with_lax(calls: int) -> None:
         with lax_form():
             run(calls)
 
-    return run_plainly
+    return run_with_lax
 
 
 def peak_memory() -> Numbers:
-    """`peak_bytes`: of the device where it counts them, else of this process."""
+    """Peak memory as `peak_bytes`: the device's where it counts them, else this process's."""
     counted = jax.local_devices()[0].memory_stats() or {}
     return {"peak_bytes": counted["peak_bytes_in_use"] if "peak_bytes_in_use" in counted else resident_peak()}
 
 
 def matrix_product(dtype: str) -> Entry:
-    """A large square matrix product, whose samples are FLOPs: what the device can do."""
+    """A large square matrix product, whose samples are FLOPs: the rate that the device can reach.
+
+    Args:
+      dtype: Type of the matrices, `float32` or `bfloat16`.
+    """
     size = _MATRIX_SIZE.get(jax.default_backend(), _MATRIX_SIZE_ELSEWHERE)
     left, right = (jax.random.normal(jax.random.key(seed), (size, size), jnp.dtype(dtype)) for seed in (0, 1))
     product = jax.jit(jnp.matmul)
@@ -117,7 +128,14 @@ def matrix_product(dtype: str) -> Entry:
 
 
 def _lane(call: Callable[..., Any], inputs: Sequence[Any], *, samples: float, period: int = 1) -> Lane:
-    """A lane whose calls go round the inputs; a call returns at once, what it returns is waited for at the end."""
+    """A lane whose calls go round the inputs.
+
+    Args:
+      call: A function that is given an input and returns at once; its last result is waited for.
+      inputs: The inputs, used one after the other again and again.
+      samples: What a call gets through.
+      period: As in `Lane`.
+    """
     around = itertools.cycle(inputs)
 
     def run(calls: int) -> None:
@@ -135,15 +153,15 @@ def _split(workload: Workload) -> ImageSplit:
 
 
 def _rows(workload: Workload) -> Int[np.ndarray, "micro_batches batch"]:
-    return in_batches(workload.images, workload.config.pretrain.micro_batch_size)[: workload.micro_batches]
+    return in_batches(workload.images, workload.micro_batch_size)[: workload.micro_batches]
 
 
 def _on_device(split: ImageSplit, rows: Int[np.ndarray, "*axes"]) -> Batch:
     return shared_out(gather(split, rows[None]))
 
 
-def _augment(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    draw = jax.jit(functools.partial(two_views, spec=workload.config.views))
+def _augment(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
+    draw = jax.jit(functools.partial(two_views, spec=workload.config.program.views))
     split, rows = _split(workload), _rows(workload)
     batches = [jax.device_put(gather(split, each)) for each in rows]
 
@@ -153,17 +171,19 @@ def _augment(workload: Workload, programs: Programs) -> dict[str, Lane]:
     return {"": _lane(call, batches, samples=rows.shape[1])}
 
 
-def _forward(workload: Workload, programs: Programs) -> dict[str, Lane]:
+def _forward(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     def loss_of(variables, batch):
-        (p1, p2, z1, z2), batch_stats = train_on_views(programs.simsiam, variables, *batch)
+        (p1, p2, z1, z2), batch_stats = train_on_views(network.simsiam, variables, *batch)
         return simsiam_loss(p1, p2, z1, z2), batch_stats
 
     compiled = jax.pmap(loss_of, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
-    draw = jax.jit(functools.partial(two_views, seed=np.uint32(SEED), epoch=np.int32(0), spec=workload.config.views))
+    draw = jax.jit(
+        functools.partial(two_views, seed=np.uint32(SEED), epoch=np.int32(0), spec=workload.config.program.views)
+    )
     split, rows = _split(workload), _rows(workload)
     views = [shared_out(jax.tree.map(_with_device_axis, draw(split.images[each], split.sample_ids[each])))
              for each in rows]  # fmt: skip
-    variables = on_every_device(programs.initial_simsiam(SEED))
+    variables = on_every_device(network.initial_simsiam(SEED))
     return {"": _lane(lambda batch: compiled(variables, batch), views, samples=rows.shape[1])}
 
 
@@ -172,13 +192,13 @@ def _with_device_axis(array: jax.Array) -> jax.Array:
 
 
 class Training(NamedTuple):
-    """What steps are made of.
+    """Steps of pretraining and their inputs.
 
     Attributes:
       step: The pure step.
-      inputs: A batch on the device and its `Hyper` for each call; of one micro-step, or of all for a scan.
-      micro_steps: Of a call.
-      scan: Whether a call is a scan.
+      inputs: For each call a batch on the device and its `Hyper`: those of one micro-step, or of all for a scan.
+      micro_steps: Micro-steps in a call.
+      scan: Whether a call is a scan over micro-steps.
     """
 
     step: Step
@@ -187,23 +207,14 @@ class Training(NamedTuple):
     scan: bool
 
 
-def _pretrain_step(workload: Workload, programs: Programs) -> Step:
-    return bind(
-        pretrain_step,
-        model=programs.simsiam,
-        optimizer=programs.pretrain_optimizer,
-        spec=workload.config.views,
-        constant_predictor=workload.config.pretrain.constant_predictor_learning_rate,
-    )
-
-
 def _hyper(workload: Workload, *shape: int) -> Hyper:
-    pretrain = workload.config.pretrain
-    rate = np.full(shape, pretrain.optimizer.peak_learning_rate(pretrain.effective_batch), np.float32)
+    schedule = workload.config.pretrain.schedule
+    peak = schedule.peak(micro_batch=workload.micro_batch_size, accumulation=workload.accumulation)
+    rate = np.full(shape, peak, np.float32)
     return Hyper(rate, rate, np.full(shape, SEED, np.uint32), np.zeros(shape, np.int32))
 
 
-def _training(workload: Workload, programs: Programs) -> Training:
+def _training(workload: Workload, network: CompiledNetwork) -> Training:
     """Steps over the resident micro-batches, laid out for `compile_step`, or on accelerators for `compile_scan`."""
     scan = jax.default_backend() != "cpu"
     split, rows = _split(workload), _rows(workload)
@@ -212,13 +223,13 @@ def _training(workload: Workload, programs: Programs) -> Training:
         inputs = [(_on_device(split, rows), _hyper(workload, steps))]
     else:
         inputs = [(_on_device(split, each), _hyper(workload)) for each in rows]
-    return Training(_pretrain_step(workload, programs), inputs, steps if scan else 1, scan)
+    return Training(training_step(network), inputs, steps if scan else 1, scan)
 
 
-def _train(workload: Workload, training: Training, programs: Programs) -> Lane:
-    """A lane of training steps, each call's state going into the next; it also says what a call costs the host."""
+def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
+    """A lane of training steps, each call's state going into the next; it also measures what a call costs the host."""
     compiled = compile_scan(training.step) if training.scan else compile_step(training.step)
-    state: Any = on_every_device(programs.pretrain_state(SEED))
+    state: Any = on_every_device(network.pretrain_state(SEED))
 
     def call(inputs: tuple[Batch, Hyper]) -> Any:
         nonlocal state
@@ -234,36 +245,35 @@ def _train(workload: Workload, training: Training, programs: Programs) -> Lane:
             jax.block_until_ready(result)
         return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}
 
-    pretrain = workload.config.pretrain
     lane = _lane(
         call,
         training.inputs,
-        samples=pretrain.micro_batch_size * training.micro_steps,
-        period=1 if training.scan else pretrain.accumulation,
+        samples=workload.micro_batch_size * training.micro_steps,
+        period=1 if training.scan else workload.accumulation,
     )
     return dataclasses.replace(lane, inspect=inspect)
 
 
-def _step(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    return {"": _train(workload, _training(workload, programs), programs)}
+def _step(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
+    return {"": _train(workload, _training(workload, network), network)}
 
 
-def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
+def _epoch(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     """An epoch as training runs it, and its steps with nothing between them.
 
-    What the first takes longer than the second is the host's time between calls.
+    The difference between the two is the host's time between calls.
     """
     pretrain, split = workload.config.pretrain, _split(workload)
     plan = make_plan(
         workload.images,
-        optimizer=pretrain.optimizer,
-        micro_batch_size=pretrain.micro_batch_size,
-        accumulation=pretrain.accumulation,
+        schedule=pretrain.schedule,
+        micro_batch_size=workload.micro_batch_size,
+        accumulation=workload.accumulation,
         epochs=pretrain.epochs,
         seed=SEED,
     )
-    run_epoch = epoch_runner(_pretrain_step(workload, programs), feed="resident")
-    state, epochs = programs.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
+    run_epoch = epoch_runner(training_step(network), feed="resident")
+    state, epochs = network.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
 
     def run(calls: int) -> None:
         nonlocal state
@@ -271,31 +281,31 @@ def _epoch(workload: Workload, programs: Programs) -> dict[str, Lane]:
             state, _ = run_epoch(state, split, *plan.epoch(next(epochs)), lambda steps, loss, rate: None)
         jax.block_until_ready(state)
 
-    training = _training(workload, programs)
+    training = _training(workload, network)
     return {
-        "": Lane(run, workload.micro_batches * pretrain.micro_batch_size),
-        "back to back": _back_to_back(workload, training, programs),
+        "": Lane(run, workload.micro_batches * workload.micro_batch_size),
+        "back to back": _back_to_back(workload, training, network),
     }
 
 
-def _back_to_back(workload: Workload, training: Training, programs: Programs) -> Lane:
-    """Whole epochs of steps whose batches lie on the device already."""
-    lane = _train(workload, training, programs)
+def _back_to_back(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
+    """A lane of whole epochs of steps whose batches lie on the device already."""
+    lane = _train(workload, training, network)
     calls_of_an_epoch = len(training.inputs)
     return Lane(
         lambda calls: lane.run(calls * calls_of_an_epoch), lane.samples * calls_of_an_epoch, inspect=lane.inspect
     )
 
 
-def _evaluation(workload: Workload, programs: Programs) -> dict[str, Lane]:
-    """Features of all images, and kNN of a fifth of them among all, as CIFAR-10's test images among its others."""
+def _evaluation(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
+    """Computes the features of all images, and kNN of a fifth of them among all: CIFAR-10's share of test images."""
     split, evaluation = _split(workload), workload.config.evaluation
-    variables = backbone_variables(programs.initial_simsiam(SEED))
+    variables = backbone_variables(network.initial_simsiam(SEED))
     queries = -(-len(split) // 5)
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            features = programs.features(variables, split)
+            features = network.features(variables, split)
             knn_outputs(
                 features,
                 split.labels,

@@ -1,4 +1,4 @@
-"""From rounds to numbers, from numbers to a record in a file, and from records to tables. Imports nothing heavy."""
+"""From rounds to numbers, from numbers to a record in a file, and from records to tables."""
 
 import json
 import statistics
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark.contest import Measured
-from experiments.benchmark.entrants import MATMUL, OURS, RIVALS
+from experiments.benchmark.entrants import MATMUL, OURS, TORCH_CONTENDERS
 from experiments.benchmark.workload import Workload
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.settings.values import to_dict
@@ -23,7 +23,7 @@ def spread(values: Sequence[float | int]) -> dict[str, float | int]:
 
 
 def ratios(some: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Round by round, one's rate over the other's."""
+    """The ratio of two rates in each round."""
     return [one / other for one, other in zip(some, others, strict=True)]
 
 
@@ -31,13 +31,14 @@ def results(measured: Sequence[Measured], flops_per_sample: float | int) -> list
     """Each contender's numbers, derived from its rounds.
 
     Args:
-      measured: All lanes.
-      flops_per_sample: Model FLOPs of a pair or image; 0 where a stage has none.
+      measured: The measurements of all lanes.
+      flops_per_sample: Model FLOPs of a pair of views or of an image; 0 where a stage has none.
 
     Returns:
-      For each, but for the matrix product: `rate` a second; `ours_over_this`, the ratio of our rate to its rate;
-      `flops_per_second` and `share_of_matmul`, of the model's FLOPs; `compile_seconds`, `peak_bytes` and what it says
-      of itself; and the rounds. A key is absent where there is no such number.
+      For each lane: `rate`, samples a second, which the matrix product lacks; `ours_over_this`, the ratio of our rate
+      to this lane's; `flops_per_second`, model FLOPs a second, and `share_of_matmul`, their ratio to the matrix
+      product's; `compile_seconds`, `peak_bytes` and the lane's own numbers; and the rounds. A number that does not
+      exist has no key.
     """
     rates = {each.name: each.rates for each in measured}
     found = []
@@ -76,15 +77,15 @@ def record(
     flops_per_sample: float | int,
     **more: Any,
 ) -> dict[str, Any]:
-    """All that a benchmark's file says.
+    """The content of a benchmark's file.
 
     Args:
-      workload: What was measured.
-      measured: All lanes.
-      left_out: By name, why a contender is not among them.
-      platform: As jax calls it.
-      flops_per_sample: Model FLOPs of a pair or image.
-      **more: Command, versions, device and such, as they are.
+      workload: The workload that was measured.
+      measured: The measurements of all lanes.
+      left_out: By name, the reason why a contender was not measured.
+      platform: The platform's name in jax.
+      flops_per_sample: Model FLOPs of a pair of views or of an image.
+      **more: Further entries of the file, such as versions and the device.
     """
     return {
         "stage": workload.stage,
@@ -102,25 +103,21 @@ def record(
 
 
 def file_name(workload: Workload, platform: str) -> str:
-    """`benchmark-resnet18-paper32-32-step-cpu.json`; what is not as the paper has it follows."""
-    config = workload.config
-    backbone, pretrain = config.backbone, config.pretrain
-    parts = [backbone.name, backbone.stem, f"{config.image_size}", workload.stage, platform]
+    """The file's name, such as `benchmark-resnet18-paper32-32-step-cpu.json`, then what differs from the paper."""
+    program = workload.config.program
+    backbone, batch = program.backbone, (workload.micro_batch_size, workload.accumulation)
+    parts = [backbone.name, backbone.stem, f"{program.image_size}", workload.stage, platform]
     parts += [f"width{backbone.width:g}"] if backbone.width != 1 else []
-    parts += [f"{pretrain.micro_batch_size}x{pretrain.accumulation}"] if _batch(pretrain) != (64, 8) else []
-    parts += [config.dtype] if config.dtype != "float32" else []
+    parts += ["{}x{}".format(*batch)] if batch != (64, 8) else []
+    parts += [program.dtype] if program.dtype != "float32" else []
     return "-".join(["benchmark", *filter(None, parts)]) + ".json"
 
 
-def _batch(pretrain: Any) -> tuple[int, int]:
-    return pretrain.micro_batch_size, pretrain.accumulation
-
-
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records in a folder, by their files' names.
+    """The records in a folder, sorted by the names of their files.
 
     Raises:
-      InputError: If there are none, or one is damaged.
+      InputError: If the folder holds none, or one is damaged.
     """
     paths = sorted(folder.glob(FILES))
     require(bool(paths), f"--summarise={folder} holds no {FILES}: give the folder that a benchmark wrote to")
@@ -136,7 +133,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def terminal_table(values: Mapping[str, Any]) -> str:
-    """A record's contenders, a line each, in aligned columns; then what else it found."""
+    """A record as text: a line for each contender in aligned columns, then the other findings."""
     unit = values["unit"]
     head = [
         f"{unit}/s",
@@ -186,12 +183,12 @@ def _range(values: Mapping[str, float | int]) -> str:
 
 
 def _rounded(value: float) -> str:
-    """Four digits; all of those before the point."""
+    """A number with four digits, or with all digits before the point if there are more."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def markdown_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each record: our rate, and for each of PyTorch's how many times as fast ours is."""
+    """A table with a row for each record: our rate, and its ratio to the rate of each of PyTorch's contenders."""
     columns = _columns(records)
     head = ["what", "device", "ours", *(f"ours / {name}" for name in columns), "of matmul", "memory", "compile"]
     lines = [head, ["---"] * len(head), *(_row(each, columns) for each in records)]
@@ -200,19 +197,21 @@ def markdown_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _columns(records: Iterable[Mapping[str, Any]]) -> list[str]:
     present = {each["name"] for values in records for each in values["contenders"]}
-    return [name for name, _ in RIVALS.values() if name in present]
+    return [name for name, _ in TORCH_CONTENDERS.values() if name in present]
 
 
 def _row(values: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     by_name = {each["name"]: each for each in values["contenders"]}
     config, ours = values["config"], by_name.get(OURS, {})
-    pretrain, backbone = config["pretrain"], config["backbone"]
+    # In the oldest records the settings of the program stand beside the others, and accumulation among pretraining's.
+    program = config.get("program", {**config, "accumulation": config["pretrain"].get("accumulation")})
+    backbone = program["backbone"]
     width = f"width {backbone['width']:g}" if backbone["width"] != 1 else None
     what = [
         " ".join(filter(None, [backbone["name"], backbone["stem"], width])),
-        f"{config['image_size']}×{config['image_size']}",
-        f"{pretrain['micro_batch_size']}×{pretrain['accumulation']}",
-        config["dtype"],
+        f"{program['image_size']}×{program['image_size']}",
+        f"{config['pretrain']['micro_batch_size']}×{program['accumulation']}",
+        program["dtype"],
         values["stage"],
     ]
     cells = [", ".join(what), values["device"]]

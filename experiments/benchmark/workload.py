@@ -1,4 +1,4 @@
-"""What every contender of a benchmark does: a stage of pretraining on random images. Imports nothing heavy."""
+"""What every contender of a benchmark does: a stage of pretraining on random images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +12,8 @@ from simsiam_jax.settings.schema import Config
 STAGES = ("augment", "forward", "step", "epoch", "eval")
 CLASSES = 10
 
-# Where none are asked for: micro-batches that a stage goes round, or images of an epoch or an evaluation, CIFAR-10's
-# number on an accelerator.
+# The usual number of micro-batches that a stage goes round, and of images of an epoch or an evaluation. On an
+# accelerator the latter is the number of CIFAR-10's training images.
 _MICRO_BATCHES = 16
 _IMAGES_OF_A_SPLIT = {"cpu": 1024}
 _IMAGES_OF_A_SPLIT_ELSEWHERE = 50_000
@@ -24,11 +24,12 @@ class Workload:
     """A stage and its size.
 
     Attributes:
-      config: Network, heads, views, batch, accumulation, optimiser and compute type.
-      stage: `augment`: both views of a micro-batch; `forward`: their loss in training mode, no gradients; `step`: all
-        of a micro-step of pretraining; `epoch`: an epoch of them; `eval`: features of a split, and kNN of them.
-      images: Resident ones that the stage goes round.
-      source_size: Their side in pixels.
+      config: Settings of the network, heads, views, batch, accumulation, optimiser and compute type.
+      stage: One of `STAGES`. `augment` draws both views of a micro-batch; `forward` computes their loss in training
+        mode without gradients; `step` is a whole micro-step of pretraining, and `epoch` an epoch of them; `eval`
+        computes the features of a split, and kNN of them.
+      images: Number of images on the device that the stage goes round.
+      source_size: Side of these images in pixels.
     """
 
     config: Config
@@ -39,9 +40,8 @@ class Workload:
     def __post_init__(self) -> None:
         require(self.stage in STAGES, f"--stage={self.stage}: unknown stage; known: {', '.join(STAGES)}")
         require(self.source_size >= 1, f"--source_size must be at least 1 pixel, not {self.source_size}")
-        pretrain = self.config.pretrain
         whole = self.stage in ("epoch", "eval")
-        fewest = pretrain.effective_batch if whole else pretrain.micro_batch_size
+        fewest = self.config.effective_batch if whole else self.micro_batch_size
         require(
             self.images >= fewest,
             f"--images={self.images}: --stage={self.stage} needs at least {fewest}, "
@@ -50,19 +50,28 @@ class Workload:
 
     @property
     def unit(self) -> Literal["pairs", "images"]:
-        """What its rate counts: pairs of views, or images (augmented twice, or evaluated once)."""
+        """What the rate counts: pairs of views, or images, which are augmented twice or evaluated once."""
         return "images" if self.stage in ("augment", "eval") else "pairs"
 
     @property
+    def micro_batch_size(self) -> int:
+        """Images of a micro-batch."""
+        return self.config.pretrain.micro_batch_size
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of an update."""
+        return self.config.program.accumulation
+
+    @property
     def micro_batches(self) -> int:
-        """Whole micro-batches in the images; of an epoch, those of whole updates."""
-        pretrain = self.config.pretrain
+        """The number of whole micro-batches in the images; an epoch has only those of whole updates."""
         if self.stage == "epoch":
-            return self.images // pretrain.effective_batch * pretrain.accumulation
-        return self.images // pretrain.micro_batch_size
+            return self.images // self.config.effective_batch * self.accumulation
+        return self.images // self.micro_batch_size
 
     def draw(self) -> tuple[UInt8[np.ndarray, "n size size 3"], Int32[np.ndarray, " n"]]:
-        """The images, 0..255, and their classes: the same for every contender."""
+        """The images, 0..255, and their classes, the same for every contender."""
         draws = np.random.default_rng(0)
         shape = (self.images, self.source_size, self.source_size, 3)
         images = draws.integers(0, 256, shape, dtype=np.uint8)
@@ -70,13 +79,13 @@ class Workload:
 
 
 def usual_images(config: Config, stage: str, platform: str) -> int:
-    """How many images a stage goes round where the user says nothing.
+    """How many images a stage goes round where --images is not given.
 
     Args:
-      config: Whose batch counts.
-      stage: Of `STAGES`.
-      platform: As jax calls it: `cpu`, `gpu`.
+      config: The settings whose batch the number is a multiple of.
+      stage: One of `STAGES`.
+      platform: The platform's name in jax, such as `cpu` or `gpu`.
     """
     if stage in ("epoch", "eval"):
-        return max(_IMAGES_OF_A_SPLIT.get(platform, _IMAGES_OF_A_SPLIT_ELSEWHERE), config.pretrain.effective_batch)
-    return config.pretrain.micro_batch_size * max(_MICRO_BATCHES, 2 * config.pretrain.accumulation)
+        return max(_IMAGES_OF_A_SPLIT.get(platform, _IMAGES_OF_A_SPLIT_ELSEWHERE), config.effective_batch)
+    return config.pretrain.micro_batch_size * max(_MICRO_BATCHES, 2 * config.program.accumulation)

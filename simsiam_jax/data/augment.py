@@ -43,15 +43,15 @@ def crop_boxes(
     the image is placed uniformly. Where none fits, the largest central box of an allowed ratio is taken.
 
     Args:
-        numbers: `CROP_NUMBERS` uniform numbers in 0..1 an image.
-        height: Of the source images, in pixels.
-        width: Of the source images, in pixels.
-        scale: Lowest and highest area of the box as a fraction of the image's; may exceed 1, as some tries
-            still fit.
-        ratio: Lowest and highest width / height of the box in pixels.
+      numbers: `CROP_NUMBERS` uniform numbers in 0..1 an image.
+      height: Of the source images, in pixels.
+      width: Of the source images, in pixels.
+      scale: Lowest and highest area of the box as a fraction of the image's; may exceed 1, as some tries
+        still fit.
+      ratio: Lowest and highest width / height of the box in pixels.
 
     Returns:
-        Whole pixels; every box lies inside the image and holds a pixel at least.
+      Whole pixels; every box lies inside the image and holds a pixel at least.
     """
     tries = numbers[:, : 2 * CROP_TRIES].reshape(-1, CROP_TRIES, 2)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * tries[..., 0])
@@ -96,13 +96,13 @@ def resize_filters(
     of an output pixel's centre, or one output pixel where that is wider.
 
     Args:
-        start: First source pixel of the box.
-        length: Of the box, in source pixels, at least 1.
-        input_size: Of the whole axis, in pixels.
-        output_size: In pixels.
+      start: First source pixel of the box.
+      length: Of the box, in source pixels, at least 1.
+      input_size: Of the whole axis, in pixels.
+      output_size: In pixels.
 
     Returns:
-        Rows that sum to 1 and are zero outside the box.
+      Rows that sum to 1 and are zero outside the box.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixels = jnp.arange(input_size) - start
@@ -121,10 +121,10 @@ def crop_and_resize(
     """Cuts out boxes, resizes them (bilinear, antialiased) and mirrors some, as `rows @ image @ columns.T`.
 
     Args:
-        images: Any range.
-        boxes: (top, left, height, width) in pixels, inside the image.
-        flips: Which results to mirror left to right; the column filter is reversed.
-        output_size: Height and width of the results in pixels.
+      images: Any range.
+      boxes: (top, left, height, width) in pixels, inside the image.
+      flips: Which results to mirror left to right; the column filter is reversed.
+      output_size: Height and width of the results in pixels.
     """
     _, height, width, _ = images.shape
     top, left, box_height, box_width = boxes.T
@@ -147,8 +147,8 @@ def resize_and_centre_crop(images: Images, output_size: int) -> Float[Array, "ba
     """As torchvision's `Resize(output_size)` (shorter side, antialiased), then `CenterCrop(output_size)`.
 
     Args:
-        images: Any range.
-        output_size: Height and width of the results in pixels.
+      images: Any range.
+      output_size: Height and width of the results in pixels.
     """
     _, height, width, _ = images.shape
     if height == width == output_size:
@@ -228,8 +228,8 @@ def adjust_hue(images: Images, shift: Float[Array, "batch"]) -> Images:
     formula, without a table.
 
     Args:
-        images: In 0..1.
-        shift: In turns, -0.5..0.5.
+      images: In 0..1.
+      shift: In turns, -0.5..0.5.
     """
     red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
@@ -265,10 +265,10 @@ def colour_jitter(
     operation, so a single one runs; an order an image would have to compute all of them at every position.
 
     Args:
-        images: In 0..1.
-        operations: Functions of (images, one factor an image).
-        factors: One column an operation, in the order of `operations`.
-        order: The index of the operation at each position.
+      images: In 0..1.
+      operations: Functions of (images, one factor an image).
+      factors: One column an operation, in the order of `operations`.
+      order: The index of the operation at each position.
     """
 
     def branch(column: int) -> Callable[[Array], Array]:
@@ -286,9 +286,9 @@ def gaussian_blur(images: Images, sigma: Float[Array, "batch"], kernel_size: int
     A sum of shifted images: at 96 pixels six times as fast on a CPU as products with banded matrices.
 
     Args:
-        images: Any range.
-        sigma: In pixels, positive.
-        kernel_size: Odd, in pixels, less than twice the shorter side; 1 leaves the images as they are.
+      images: Any range.
+      sigma: In pixels, positive.
+      kernel_size: Odd, in pixels, less than twice the shorter side; 1 leaves the images as they are.
     """
     if kernel_size == 1:
         return images

@@ -30,11 +30,11 @@ class ImageSplit:
     """The images of one split with what belongs to them.
 
     Attributes:
-        images: RGB, 0..255; a memory map when it comes from the cache.
-        labels: class numbers [n], -1 where an image has none; or binary attributes [n, attributes], -1 where
-            unknown.
-        sample_ids: unique over all splits of a data set, and the same in every run: they seed augmentation.
-        fingerprint: 16 hex digits that change with any image or label.
+      images: RGB, 0..255; a memory map when it comes from the cache.
+      labels: class numbers [n], -1 where an image has none; or binary attributes [n, attributes], -1 where
+        unknown.
+      sample_ids: unique over all splits of a data set, and the same in every run: they seed augmentation.
+      fingerprint: 16 hex digits that change with any image or label.
     """
 
     images: UInt8[np.ndarray, "n height width 3"]
@@ -114,9 +114,9 @@ def write_split(
     The caller holds a lock, as what killed writers of this folder left behind is removed.
 
     Args:
-        folder: of the cached split.
-        batches: images and labels, together as many as `sample_ids`; all images of one size.
-        sample_ids: of all images.
+      folder: of the cached split.
+      batches: images and labels, together as many as `sample_ids`; all images of one size.
+      sample_ids: of all images.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}.incomplete-"

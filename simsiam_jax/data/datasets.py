@@ -24,26 +24,26 @@ class DatasetInfo:
     """What is known of a data set before it is there.
 
     Attributes:
-        name: as on the command line.
-        builder: `module.Class` under `simsiam_jax.data.builders`.
-        num_classes: classes, or binary attributes; 0 if it has no labels.
-        class_names: of the classes or attributes, in the order of the labels.
-        native_size: shorter side in pixels; None where images have many sizes.
-        image_size: side of the views in pixels, unless --image_size says otherwise.
-        label_kind: one class for each image, binary attributes, or none.
-        headline: the number, of `metrics.scores`, by which epochs and penalties are chosen and that tables show; None:
-            that of `metrics.HEADLINE` for its kind of labels.
-        label_features: where TFDS's examples have them, `/` between nested names.
-        label_ranges: of attributes that are numbers there: from which to which value, both included, one is present.
-        splits: of ours, that `load_split` takes.
-        pretrain_splits: what is pretrained on, by recipe; `train` where a recipe is not named.
-        validation_fraction: held out of TFDS's `train`, by class, where TFDS has no split `validation`.
-        fold: the predefined fold that is `train`, the rest of TFDS's `train` being `validation`.
-        keeps_size: whether images are cached at their own size.
-        views: fields of `ViewSpec` that differ from SimSiam's when pretraining on this data.
-        finetune_views: fields of `ViewSpec` that differ from the recipe's when fine-tuning on it.
-        variants: by name, the fields that differ in `NAME:VARIANT`.
-        listing: of the files of a folder.
+      name: as on the command line.
+      builder: `module.Class` under `simsiam_jax.data.builders`.
+      num_classes: classes, or binary attributes; 0 if it has no labels.
+      class_names: of the classes or attributes, in the order of the labels.
+      native_size: shorter side in pixels; None where images have many sizes.
+      image_size: side of the views in pixels, unless --image_size says otherwise.
+      label_kind: one class for each image, binary attributes, or none.
+      headline: the number, of `metrics.scores`, by which epochs and penalties are chosen and that tables show; None:
+        that of `metrics.HEADLINE` for its kind of labels.
+      label_features: where TFDS's examples have them, `/` between nested names.
+      label_ranges: of attributes that are numbers there: from which to which value, both included, one is present.
+      splits: of ours, that `load_split` takes.
+      pretrain_splits: what is pretrained on, by recipe; `train` where a recipe is not named.
+      validation_fraction: held out of TFDS's `train`, by class, where TFDS has no split `validation`.
+      fold: the predefined fold that is `train`, the rest of TFDS's `train` being `validation`.
+      keeps_size: whether images are cached at their own size.
+      views: fields of `ViewSpec` that differ from SimSiam's when pretraining on this data.
+      finetune_views: fields of `ViewSpec` that differ from the recipe's when fine-tuning on it.
+      variants: by name, the fields that differ in `NAME:VARIANT`.
+      listing: of the files of a folder.
     """
 
     name: str
@@ -209,11 +209,11 @@ def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
     """The registry's entry, or what a folder of images turns out to hold.
 
     Args:
-        name: `NAME`, `NAME:VARIANT` or `folder:PATH`.
-        labels: for a folder: a CSV file, or `none` to ignore what its subfolders say.
+      name: `NAME`, `NAME:VARIANT` or `folder:PATH`.
+      labels: for a folder: a CSV file, or `none` to ignore what its subfolders say.
 
     Raises:
-        InputError: if there is no such data set, listing the known names; for what is wrong with a folder.
+      InputError: if there is no such data set, listing the known names; for what is wrong with a folder.
     """
     if name.startswith(FOLDER):
         return _folder_info(Path(name.removeprefix(FOLDER)), labels)
@@ -238,7 +238,7 @@ def pretraining_source(name: str) -> DatasetInfo:
     """A data set to pretrain on, apart from the one that is evaluated on: a folder's labels do not matter.
 
     Raises:
-        InputError: as `dataset_info`.
+      InputError: as `dataset_info`.
     """
     return dataset_info(name, "none" if name.startswith(FOLDER) else None)
 

@@ -36,14 +36,14 @@ def decode_file(path: Path, size: int | None) -> UInt8[np.ndarray, "height width
     """The image in a file, as `decode_image` decodes it.
 
     Args:
-        path: of a JPEG, PNG, WebP or BMP file.
-        size: side in pixels, or None.
+      path: of a JPEG, PNG, WebP or BMP file.
+      size: side in pixels, or None.
 
     Returns:
-        RGB values 0..255.
+      RGB values 0..255.
 
     Raises:
-        BadImage: if it cannot be read or decoded, is no regular file, or larger than any image allowed.
+      BadImage: if it cannot be read or decoded, is no regular file, or larger than any image allowed.
     """
     try:
         # Before opening: a pipe would block until somebody writes to it.
@@ -62,15 +62,15 @@ def decode_image(encoded: bytes, size: int | None) -> UInt8[np.ndarray, "height 
     """An encoded image as RGB 0..255, turned upright, greyscale repeated to three channels, on white if transparent.
 
     Args:
-        encoded: a JPEG, PNG, WebP or BMP file.
-        size: side in pixels: the largest central square is resized to it, bilinearly with antialiasing;
-            None: the image as it is.
+      encoded: a JPEG, PNG, WebP or BMP file.
+      size: side in pixels: the largest central square is resized to it, bilinearly with antialiasing;
+        None: the image as it is.
 
     Returns:
-        The pixels.
+      The pixels.
 
     Raises:
-        BadImage: if it is none of these, is cut short or damaged, or claims more than `MAX_PIXELS` pixels.
+      BadImage: if it is none of these, is cut short or damaged, or claims more than `MAX_PIXELS` pixels.
     """
     try:
         return np.asarray(_decode(encoded, size))

@@ -47,13 +47,13 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-        root: the folder.
-        files: names relative to it, with `/`, sorted.
-        labels: class numbers, or binary attributes that are 1, 0 or -1 for missing; -1 where an image has none.
-        label_kind: which of the two, or none at all.
-        class_names: of the classes or attributes, in the order of the labels.
-        splits: split name to sorted positions in `files`; disjoint, none empty.
-        digest: 64 hex digits that change with any name, size, time of change, label or split.
+      root: the folder.
+      files: names relative to it, with `/`, sorted.
+      labels: class numbers, or binary attributes that are 1, 0 or -1 for missing; -1 where an image has none.
+      label_kind: which of the two, or none at all.
+      class_names: of the classes or attributes, in the order of the labels.
+      splits: split name to sorted positions in `files`; disjoint, none empty.
+      digest: 64 hex digits that change with any name, size, time of change, label or split.
     """
 
     root: Path
@@ -83,14 +83,14 @@ def list_folder(path: Path, labels: str | None) -> Listing:
     except to folders that are listed already.
 
     Args:
-        path: the folder.
-        labels: a CSV file as `--labels` names it, `none` to take all images at any depth without labels, or None.
+      path: the folder.
+      labels: a CSV file as `--labels` names it, `none` to take all images at any depth without labels, or None.
 
     Returns:
-        The listing; no image has been opened.
+      The listing; no image has been opened.
 
     Raises:
-        InputError: if the folder or the CSV file is not as described.
+      InputError: if the folder or the CSV file is not as described.
     """
     root = Path(os.path.abspath(path.expanduser()))
     require(root.exists(), f"folder:{path} (--dataset) does not exist; name a folder of images")
@@ -204,7 +204,7 @@ def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
     """The top folders named like splits, with their split numbers; empty if they are class folders.
 
     Raises:
-        InputError: if some are and others are not, `train/` is missing, or two stand for the same split.
+      InputError: if some are and others are not, `train/` is missing, or two stand for the same split.
     """
     tops = sorted({_top(name) for name in files})
     found = {top: SPLITS.index(SPLIT_FOLDERS[top.lower()]) for top in tops if top.lower() in SPLIT_FOLDERS}
@@ -251,17 +251,17 @@ def _complete(
     """Split numbers with validation and test held out of train where there are none.
 
     Args:
-        files: names, whose hashes decide; all of one class, or all with attributes, are divided by themselves.
-        values: labels or attributes.
-        names: of the classes or attributes.
-        splits: split numbers as given.
-        place: says where the label of an image is from.
+      files: names, whose hashes decide; all of one class, or all with attributes, are divided by themselves.
+      values: labels or attributes.
+      names: of the classes or attributes.
+      splits: split numbers as given.
+      place: says where the label of an image is from.
 
     Returns:
-        Split numbers.
+      Split numbers.
 
     Raises:
-        InputError: if there is one class only, a class that training images lack, or too few images of a class.
+      InputError: if there is one class only, a class that training images lack, or too few images of a class.
     """
     is_train = splits == TRAIN
     groups = values if values.ndim == 1 else np.zeros(len(files), np.int32)
@@ -378,7 +378,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a CSV file that are not blank, with their numbers; `,`, `;` or tab separate the cells.
 
     Raises:
-        InputError: if it cannot be read, is not in UTF-8, or its quotes do not match.
+      InputError: if it cannot be read, is not in UTF-8, or its quotes do not match.
     """
     line = 1
     try:

@@ -53,21 +53,21 @@ def load_split(
     class, are held out with a fixed seed (experiments/PAPER.md, "Splits"); `train` is then the rest.
 
     Args:
-        dataset: from `dataset_info`, or its name.
-        split: one of its splits.
-        data_dir: folder of the prepared data and the cache; made if missing.
-        manual_dir: folder with files that the user fetched, for data sets that take them.
-        size: side in pixels to resize to, as `decode_image` does; None: native size, if there is one.
-        max_bad_images: of a folder: the share of files, 0..1, that may be unreadable and are then skipped.
-        noise: for `random_images`: which, how many, and how large (its size, else `size`, else 32 pixels).
-        seed: for `random_images`: of the noise. Other data sets do not depend on it.
+      dataset: from `dataset_info`, or its name.
+      split: one of its splits.
+      data_dir: folder of the prepared data and the cache; made if missing.
+      manual_dir: folder with files that the user fetched, for data sets that take them.
+      size: side in pixels to resize to, as `decode_image` does; None: native size, if there is one.
+      max_bad_images: of a folder: the share of files, 0..1, that may be unreadable and are then skipped.
+      noise: for `random_images`: which, how many, and how large (its size, else `size`, else 32 pixels).
+      seed: for `random_images`: of the noise. Other data sets do not depend on it.
 
     Returns:
-        The split; its images are read-only.
+      The split; its images are read-only.
 
     Raises:
-        InputError: for an unknown name or split, data that is neither there nor reachable, damaged source
-            files, or a folder that cannot be written.
+      InputError: for an unknown name or split, data that is neither there nor reachable, damaged source
+        files, or a folder that cannot be written.
     """
     info = dataset_info(dataset) if isinstance(dataset, str) else dataset
     require(

@@ -68,17 +68,17 @@ def stratified_subset(
     so a curve over the number of labels compares like with like.
 
     Args:
-        labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
-        per_class: images of each class, or of each value of each attribute; this or `fraction`.
-        fraction: share of each class, or of all images, in 0..1, rounded to whole images, at least one.
-        seed: of the choice.
+      labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
+      per_class: images of each class, or of each value of each attribute; this or `fraction`.
+      fraction: share of each class, or of all images, in 0..1, rounded to whole images, at least one.
+      seed: of the choice.
 
     Returns:
-        Sorted positions in `labels`.
+      Sorted positions in `labels`.
 
     Raises:
-        InputError: if there are fewer than `per_class` images of a class or of an attribute's value, or the
-            fraction does not lie in 0..1.
+      InputError: if there are fewer than `per_class` images of a class or of an attribute's value, or the
+        fraction does not lie in 0..1.
     """
     if (per_class is None) == (fraction is None):
         raise TypeError("give one of per_class and fraction")
@@ -111,15 +111,15 @@ def stratified_split(
     attributes they are drawn from all images alike.
 
     Args:
-        labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
-        fraction: to hold out, strictly between 0 and 1.
-        seed: of the choice.
+      labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
+      fraction: to hold out, strictly between 0 and 1.
+      seed: of the choice.
 
     Returns:
-        Sorted positions in `labels` of the rest and of the held-out images; disjoint, and together all.
+      Sorted positions in `labels` of the rest and of the held-out images; disjoint, and together all.
 
     Raises:
-        InputError: if one of the two would be empty.
+      InputError: if one of the two would be empty.
     """
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):

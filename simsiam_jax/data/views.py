@@ -49,14 +49,14 @@ def two_views(
     """The two augmented views x1, x2 of each image (arXiv 2112.02297, section 2; SimSiam, appendix A).
 
     Args:
-        images: 0..255, of any one size.
-        sample_ids: The images' numbers in their data set, 0..2**32 - 2.
-        seed: Of the run.
-        epoch: Of the pass over the data.
-        spec: How a view is drawn; static under `jax.jit`.
+      images: 0..255, of any one size.
+      sample_ids: The images' numbers in their data set, 0..2**32 - 2.
+      seed: Of the run.
+      epoch: Of the pass over the data.
+      spec: How a view is drawn; static under `jax.jit`.
 
     Returns:
-        Normalised float32 images, height and width `spec.image_size`.
+      Normalised float32 images, height and width `spec.image_size`.
     """
     view1 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=0, spec=spec)
     view2 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=1, spec=spec)
@@ -83,15 +83,15 @@ def augmented_view(
     to grey levels between the operations.
 
     Args:
-        images: 0..255, of any one size.
-        sample_ids: The images' numbers in their data set, 0..2**32 - 2.
-        seed: Of the run.
-        epoch: Of the pass over the data.
-        view: 0 or 1; fine-tuning, which needs one, uses 0.
-        spec: How a view is drawn; static under `jax.jit`.
+      images: 0..255, of any one size.
+      sample_ids: The images' numbers in their data set, 0..2**32 - 2.
+      seed: Of the run.
+      epoch: Of the pass over the data.
+      view: 0 or 1; fine-tuning, which needs one, uses 0.
+      spec: How a view is drawn; static under `jax.jit`.
 
     Returns:
-        Normalised float32 images, height and width `spec.image_size`.
+      Normalised float32 images, height and width `spec.image_size`.
     """
     _, height, width, _ = images.shape
     key = _epoch_key(seed, epoch)
@@ -136,8 +136,8 @@ def evaluation_view(
     """The images as evaluation sees them: shorter side resized to `image_size`, centre cropped, normalised.
 
     Args:
-        images: 0..255, of any one size.
-        spec: Of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
+      images: 0..255, of any one size.
+      spec: Of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
     """
     result = augment.resize_and_centre_crop(_unit_range(images), spec.image_size)
     return augment.normalise(result, spec.mean, spec.std)

@@ -15,10 +15,10 @@ def import_torchvision() -> ModuleType:
         torch = pytest.importorskip("torch")
         # Two threads wait for each other: with the tests of two processes on two cores, one is eight times as fast.
         torch.set_num_threads(1)
-        from experiments.benchmark import torch_side
+        from experiments.benchmark import torch_models
 
         try:
-            torchvision = torch_side.import_torchvision()
+            torchvision = torch_models.import_torchvision()
         except ModuleNotFoundError:
             pytest.skip("torchvision is not installed")
         importlib.import_module("torchvision.transforms.v2.functional")

@@ -50,15 +50,15 @@ def find_files(names: Iterable[str], folder: Path | None, dataset: str) -> dict[
     """The files of a data set in a folder, all or none.
 
     Args:
-        names: of the files.
-        folder: that the user named, if any; without any of the files it is passed over.
-        dataset: whose they are, for the error.
+      names: of the files.
+      folder: that the user named, if any; without any of the files it is passed over.
+      dataset: whose they are, for the error.
 
     Returns:
-        Name to path, or None.
+      Name to path, or None.
 
     Raises:
-        InputError: if some are there and some are missing.
+      InputError: if some are there and some are missing.
     """
     if folder is None:
         return None
@@ -77,16 +77,16 @@ def download_files(dl_manager: Any, files: Mapping[str, Archive], dataset: str, 
     """The files through TFDS's downloader, which keeps them, and verifies them by the builder's `url_infos`.
 
     Args:
-        dl_manager: TFDS's download manager.
-        files: by name.
-        dataset: name of the builder.
-        advice: what to do if they cannot be had.
+      dl_manager: TFDS's download manager.
+      files: by name.
+      dataset: name of the builder.
+      advice: what to do if they cannot be had.
 
     Returns:
-        Name to path; the paths have other names than the files.
+      Name to path; the paths have other names than the files.
 
     Raises:
-        InputError: if they cannot be had, with the reason and the advice.
+      InputError: if they cannot be had, with the reason and the advice.
     """
     folder = Path(dl_manager.download_dir, dataset)
     # One after the other, the smallest first: a server that refuses is noticed before the gigabytes.
@@ -127,7 +127,7 @@ def verify(path: Path, file: Archive) -> None:
     """Checks a file's size, then its sha256.
 
     Raises:
-        InputError: if it is not the published one.
+      InputError: if it is not the published one.
     """
     with reading(path):
         size = path.stat().st_size
@@ -144,16 +144,16 @@ def obtain(dl_manager: Any, files: Mapping[str, Archive], dataset: str, page: st
     """The files of a data set, from --manual_dir or by TFDS's download, verified.
 
     Args:
-        dl_manager: TFDS's download manager.
-        files: by name.
-        dataset: name of the builder.
-        page: where a person finds the files.
+      dl_manager: TFDS's download manager.
+      files: by name.
+      dataset: name of the builder.
+      page: where a person finds the files.
 
     Returns:
-        Name to path.
+      Name to path.
 
     Raises:
-        InputError: if they cannot be had, or are not the published ones.
+      InputError: if they cannot be had, or are not the published ones.
     """
     advice = f"fetch {', '.join(files)} by hand from {page} and name their folder with --manual_dir"
     paths = find_files(files, manual_folder(dl_manager), dataset)
@@ -178,12 +178,12 @@ def tar_members(tar: tarfile.TarFile, names: Iterable[str], path: Path) -> dict[
     """The members of these names, none missing.
 
     Args:
-        tar: opened.
-        names: of files within.
-        path: of the archive, for the error.
+      tar: opened.
+      names: of files within.
+      path: of the archive, for the error.
 
     Raises:
-        InputError: if one is not there.
+      InputError: if one is not there.
     """
     members = {member.name: member for member in tar if member.isfile()}
     missing = [name for name in names if name not in members]
@@ -195,7 +195,7 @@ def record_count(member: tarfile.TarInfo, record_bytes: int, path: Path) -> int:
     """How many records of a fixed size a member holds.
 
     Raises:
-        InputError: if none, or not a whole number.
+      InputError: if none, or not a whole number.
     """
     count, rest = divmod(member.size, record_bytes)
     require(
@@ -209,7 +209,7 @@ def read_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int, path: 
     """The whole of a small member.
 
     Raises:
-        InputError: if it is larger than `limit` bytes.
+      InputError: if it is larger than `limit` bytes.
     """
     require(member.size <= limit, f"{path}: {member.name} is too large with {member.size:,} bytes; {AGAIN}")
     return member_stream(tar, member).read()
@@ -219,7 +219,7 @@ def read_names(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> lis
     """The ten class names of a member with one a line.
 
     Raises:
-        InputError: if they are not ten, or not distinct.
+      InputError: if they are not ten, or not distinct.
     """
     names = read_bytes(tar, member, 10_000, path).decode(errors="replace").split()
     require(len(names) == len(set(names)) == 10, f"{path}: {member.name} does not hold ten class names; {AGAIN}")
@@ -239,9 +239,9 @@ def record_blocks(
     """A member's records in order, a block of them at a time.
 
     Args:
-        tar: opened.
-        member: whose size is a multiple of `record_bytes`.
-        record_bytes: of a record.
+      tar: opened.
+      member: whose size is a multiple of `record_bytes`.
+      record_bytes: of a record.
     """
     with member_stream(tar, member) as stream:
         while block := stream.read(RECORDS_AT_ONCE * record_bytes):

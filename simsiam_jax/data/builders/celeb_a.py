@@ -75,13 +75,13 @@ def read_table(path: Path, columns: Sequence[str], *, heading: bool, allowed: Co
     """Reads a list: a line for each image, its name and its numbers.
 
     Args:
-        path: of the list.
-        columns: names of the numbers, in the list's order unless it has a heading of its own.
-        heading: whether it begins with a line that counts the images and a line that names the columns.
-        allowed: the numbers that may stand there; None: any.
+      path: of the list.
+      columns: names of the numbers, in the list's order unless it has a heading of its own.
+      heading: whether it begins with a line that counts the images and a line that names the columns.
+      allowed: the numbers that may stand there; None: any.
 
     Raises:
-        InputError: naming the line, if it is not such a list, or names an image twice.
+      InputError: naming the line, if it is not such a list, or names an image twice.
     """
     rows: dict[str, int] = {}
     values = array.array("i")
@@ -123,7 +123,7 @@ def check_images(path: Path, names: Iterable[str]) -> None:
     """Checks that the zip file has these images, once each and of plausible size.
 
     Raises:
-        InputError: naming the first that is missing, double, empty or too large.
+      InputError: naming the first that is missing, double, empty or too large.
     """
     sizes: dict[str, int] = {}
     with reading(path), zipfile.ZipFile(path) as archive:

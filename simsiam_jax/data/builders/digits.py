@@ -33,10 +33,10 @@ def split_indices(labels: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " 
     are shared between the parts.
 
     Args:
-        labels: of all images, in scikit-learn's order.
+      labels: of all images, in scikit-learn's order.
 
     Returns:
-        Split name to sorted positions in `labels`; the parts are disjoint and cover it.
+      Split name to sorted positions in `labels`; the parts are disjoint and cover it.
     """
     rest, test = stratified_split(labels, TEST_IMAGES / len(labels), SPLIT_SEED)
     train, validation = stratified_split(labels[rest], VALIDATION_IMAGES / len(rest), SPLIT_SEED)

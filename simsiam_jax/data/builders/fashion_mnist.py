@@ -44,15 +44,15 @@ def parse_idx(data: bytes, dimensions: int, source: str) -> UInt8[np.ndarray, ".
     big-endian 32-bit number, then the values, the last dimension running fastest.
 
     Args:
-        data: the whole file, uncompressed.
-        dimensions: expected of the array: 1 for labels, 3 for images.
-        source: the file's name, for the error.
+      data: the whole file, uncompressed.
+      dimensions: expected of the array: 1 for labels, 3 for images.
+      source: the file's name, for the error.
 
     Returns:
-        A read-only view of `data`.
+      A read-only view of `data`.
 
     Raises:
-        InputError: if the header or the length is not what the format says.
+      InputError: if the header or the length is not what the format says.
     """
     header = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
@@ -71,12 +71,12 @@ def restore_header(data: bytes, name: str, mtime: int) -> bytes:
     """The original gzip file from Debian's, whose header lost the file name and the time.
 
     Args:
-        data: a gzip file with the plain header of 10 bytes.
-        name: of the file, with `.gz`.
-        mtime: the time in the original's header, Unix seconds.
+      data: a gzip file with the plain header of 10 bytes.
+      name: of the file, with `.gz`.
+      mtime: the time in the original's header, Unix seconds.
 
     Returns:
-        The original, byte for byte.
+      The original, byte for byte.
     """
     header = struct.pack("<4BIBB", 0x1F, 0x8B, 8, 8, mtime, 0, 3)
     return header + name.removesuffix(".gz").encode() + b"\0" + data[10:]
@@ -86,14 +86,14 @@ def read_archive(path: Path, name: str) -> bytes:
     """The content of one of the four files, original or Debian's, once its checksum is verified.
 
     Args:
-        path: where it lies; a download is stored under another name.
-        name: which of the four it is.
+      path: where it lies; a download is stored under another name.
+      name: which of the four it is.
 
     Returns:
-        The IDX file within.
+      The IDX file within.
 
     Raises:
-        InputError: if the file is truncated or altered in any way.
+      InputError: if the file is truncated or altered in any way.
     """
     archive = ARCHIVES[name]
     with reading(path):
@@ -111,13 +111,13 @@ def find_archives(manual_dir: Path | None) -> dict[str, Path] | None:
     """Where the four files lie on this machine: in `manual_dir`, else where Debian's package puts them.
 
     Args:
-        manual_dir: a folder that the user named, if any; without any of the four it is passed over.
+      manual_dir: a folder that the user named, if any; without any of the four it is passed over.
 
     Returns:
-        File name to path, or None if neither folder has them.
+      File name to path, or None if neither folder has them.
 
     Raises:
-        InputError: if a folder holds some of the four files but not all.
+      InputError: if a folder holds some of the four files but not all.
     """
     return find_files(ARCHIVES, manual_dir, "fashion_mnist") or find_files(ARCHIVES, DEBIAN_FOLDER, "fashion_mnist")
 
@@ -128,7 +128,7 @@ def read_archives(
     """Images (n, 28, 28, 1) and labels of the splits `train` and `test`, from the four files.
 
     Raises:
-        InputError: if a file is not what it should be, or images and labels differ in number.
+      InputError: if a file is not what it should be, or images and labels differ in number.
     """
     splits = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):

@@ -33,10 +33,10 @@ class FolderConfig(tfds.core.BuilderConfig):
     """Which folder at which size; the name, such as `flowers_3f2a9c01b7de_96`, is derived from these.
 
     Attributes:
-        listing: of the folder.
-        size: side in pixels of the images to prepare.
-        max_bad_images: share of all files, 0..1, that may be unreadable, rounded down to whole files. Above 0 one
-            always may, so that a small folder does not fail for a single file.
+      listing: of the folder.
+      size: side in pixels of the images to prepare.
+      max_bad_images: share of all files, 0..1, that may be unreadable, rounded down to whole files. Above 0 one
+        always may, so that a small folder does not fail for a single file.
     """
 
     name: str = ""
@@ -63,8 +63,8 @@ def require_few_skipped(config: FolderConfig, skipped: dict[str, str]) -> None:
     """Raises `InputError` if more files were skipped than `--max_bad_images` allows.
 
     Args:
-        config: with the limit, which may be another than the one that the data was prepared under.
-        skipped: names and reasons.
+      config: with the limit, which may be another than the one that the data was prepared under.
+      skipped: names and reasons.
     """
     if len(skipped) > config.allowed:
         some = ", ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:NAMED_IN_ERROR])
@@ -80,13 +80,13 @@ def skipped_images(data_folder: str | os.PathLike[str]) -> dict[str, str]:
     """The files of a folder that were skipped when it was prepared.
 
     Args:
-        data_folder: of the prepared data, the builder's `data_path`.
+      data_folder: of the prepared data, the builder's `data_path`.
 
     Returns:
-        File name, relative to the user's folder, to the reason.
+      File name, relative to the user's folder, to the reason.
 
     Raises:
-        InputError: if the record of them is missing or damaged.
+      InputError: if the record of them is missing or damaged.
     """
     try:
         return dict(json.loads((Path(data_folder) / SKIPPED_FILE).read_text()))

@@ -25,10 +25,10 @@ class DiskShuffler:
     left of it whenever the process dies.
 
     Args:
-        dirpath: folder of the file, which takes as much space as the records.
-        hash_salt: that TFDS mixes with the keys, the split's name.
-        disable_shuffling: not offered, nor is `ignore_duplicates`: no builder here asks for either.
-        ignore_duplicates: see `disable_shuffling`.
+      dirpath: folder of the file, which takes as much space as the records.
+      hash_salt: that TFDS mixes with the keys, the split's name.
+      disable_shuffling: not offered, nor is `ignore_duplicates`: no builder here asks for either.
+      ignore_duplicates: see `disable_shuffling`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DiskShuffler:
         """The hashed keys, ascending, and their records.
 
         Raises:
-            DuplicatedKeysError: for two records of one key.
+          DuplicatedKeysError: for two records of one key.
         """
         self._file.flush()
         high, low = np.frombuffer(bytes(self._keys), ">u8").reshape(-1, 2).T

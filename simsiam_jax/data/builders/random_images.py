@@ -48,13 +48,13 @@ def noise_image(
     runs can be repeated.
 
     Args:
-        distribution: of each value, independent of its neighbours.
-        size: side in pixels.
-        seed: of the whole set, not negative.
-        index: position in the set, from 0.
+      distribution: of each value, independent of its neighbours.
+      size: side in pixels.
+      seed: of the whole set, not negative.
+      index: position in the set, from 0.
 
     Returns:
-        RGB values 0..255.
+      RGB values 0..255.
     """
     generator = np.random.default_rng((seed, index))
     shape = (size, size, 3)

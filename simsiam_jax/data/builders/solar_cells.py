@@ -49,7 +49,7 @@ def data_folder() -> Path:
     """Where the installed package keeps its data; it is located, not imported.
 
     Raises:
-        InputError: if it is not installed.
+      InputError: if it is not installed.
     """
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
@@ -64,10 +64,10 @@ def read_cells(folder: Path) -> list[Cell]:
     """The list of cells, `labels.csv`: columns of blanks apart are path, probability and type.
 
     Args:
-        folder: with the list and, at the paths in it, the images.
+      folder: with the list and, at the paths in it, the images.
 
     Raises:
-        InputError: naming the line that is not of this form, or repeats an image.
+      InputError: naming the line that is not of this form, or repeats an image.
     """
     cells: dict[str, Cell] = {}
     source = folder / "labels.csv"
@@ -95,7 +95,7 @@ def split_indices(cells: list[Cell]) -> dict[str, Int[np.ndarray, " part"]]:
     It is ours. The package does not tell which cells were cut from one module, so parts may share modules.
 
     Returns:
-        Split name to sorted positions in `cells`; the parts are disjoint and cover it.
+      Split name to sorted positions in `cells`; the parts are disjoint and cover it.
     """
     strata = np.array([CLASSES.index(cell.label) * len(TYPES) + TYPES.index(cell.type) for cell in cells])
     rest, test = stratified_split(strata, TEST_FRACTION, SPLIT_SEED)
@@ -107,7 +107,7 @@ def read_image(path: Path) -> bytes:
     """A cell's file as it is.
 
     Raises:
-        InputError: if it is missing, or no grey PNG image of 300×300 pixels.
+      InputError: if it is missing, or no grey PNG image of 300×300 pixels.
     """
     with reading(path):
         data = path.read_bytes()

@@ -65,12 +65,12 @@ def parse_folds(text: str, images: int, path: Path) -> list[list[int]]:
     """The ten predefined folds, each a line of positions in the training set.
 
     Args:
-        text: of `fold_indices.txt`.
-        images: number of training images.
-        path: of the archive, for the error.
+      text: of `fold_indices.txt`.
+      images: number of training images.
+      path: of the archive, for the error.
 
     Raises:
-        InputError: if there are not ten lines, or one names an image that is not there.
+      InputError: if there are not ten lines, or one names an image that is not there.
     """
     lines = text.splitlines()
     require(len(lines) == FOLD_COUNT, f"{path}: {FOLDS} has {len(lines)} lines, not {FOLD_COUNT}; {AGAIN}")
@@ -89,7 +89,7 @@ def image_blocks(path: Path, member_name: str) -> Iterator[UInt8[np.ndarray, "bl
     """The images of a member of the archive, in order, some at a time.
 
     Raises:
-        InputError: for a damaged archive.
+      InputError: for a damaged archive.
     """
     with reading(path), tarfile.open(path, "r:gz") as tar:
         for records in record_blocks(tar, tar.getmember(member_name), RECORD_BYTES):
@@ -100,9 +100,9 @@ def write_folds(folder: Path, folds: Sequence[Sequence[int]], hashes: Sequence[s
     """Writes the folds as hashes of their images, since TFDS's records carry no positions.
 
     Args:
-        folder: of the prepared data.
-        folds: positions in the training set.
-        hashes: of the training images, in order.
+      folder: of the prepared data.
+      folds: positions in the training set.
+      hashes: of the training images, in order.
     """
     lists = [[hashes[index] for index in fold] for fold in folds]
     # The folder is whole already where stock TFDS prepared it: what appears in it must be whole, too.
@@ -128,14 +128,14 @@ def fold_hashes(data_folder: Path, manual_dir: Path | None) -> list[list[str]]:
     """The ten predefined folds of 1,000 labelled training images each, as `image_hash` names them.
 
     Args:
-        data_folder: of the prepared data, `.../stl10/1.0.0`.
-        manual_dir: folder with the archive, for data that stock TFDS prepared, which leaves the folds out.
+      data_folder: of the prepared data, `.../stl10/1.0.0`.
+      manual_dir: folder with the archive, for data that stock TFDS prepared, which leaves the folds out.
 
     Returns:
-        The hashes of each fold's images; folds share images.
+      The hashes of each fold's images; folds share images.
 
     Raises:
-        InputError: if neither the data folder nor the archive has them.
+      InputError: if neither the data folder nor the archive has them.
     """
     if (folds := read_folds(data_folder)) is not None:
         return folds
