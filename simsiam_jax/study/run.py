@@ -572,7 +572,7 @@ def load_starts(study: Study) -> dict[str, Start]:
         backbone = study.config_of(arm).backbone
         if backbone not in known:
             try:
-                weights = load_initial(backbone, study.config.image_size)
+                weights = load_initial(backbone.init, backbone, study.config.image_size)
                 known[backbone] = Start(weights.variables, weights.origin) if weights else Start()
             except InputError as fault:
                 if "init" not in row.settings:
