@@ -439,7 +439,8 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
     from simsiam_jax.records.experiment import read_experiment
     from simsiam_jax.records.results import RESULTS_FILE, gather_results, read_results
     from simsiam_jax.report.page import write_report
-    from simsiam_jax.report.tables import format_terminal, summarise
+    from simsiam_jax.report.render import format_terminal
+    from simsiam_jax.report.summary import summarise
     from simsiam_jax.study import run as studies
 
     failures = ()
