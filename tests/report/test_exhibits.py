@@ -7,8 +7,8 @@ import pytest
 
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report import exhibits as shown
-from simsiam_jax.report import figures
+from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures
+from simsiam_jax.report.style import png, themed_svg
 from simsiam_jax.study import exhibits
 from tests.support.made_up import made_up_split, made_up_workdir
 
@@ -74,26 +74,37 @@ def test_attributes_are_counted_where_they_are_known(tmp_path):
 
 
 def test_every_exhibit_is_drawn_for_light_and_dark_pages(workdir):
-    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
-    assert [picture.name for picture in pictures] == ["samples", "neighbours", "map", "confusion"]
+    pictures, notes = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    assert [picture.name for picture in pictures] == ["samples", "pairs", "neighbours", "map", "confusion"]
     assert notes == []
     for picture in pictures:
-        drawing = figures.themed_svg(picture.figure, picture.name)
+        drawing = themed_svg(picture.figure, picture.name)
         assert drawing.startswith("<svg")
         assert "#" not in drawing.replace("#" + picture.name, "")  # no colour of one theme alone
-        assert figures.png(picture.figure).startswith(b"\x89PNG")
+        assert png(picture.figure).startswith(b"\x89PNG")
 
 
 def test_a_damaged_file_is_left_out_and_named(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
     (workdir / "samples.npz").write_bytes(b"PK nothing")
     (workdir / "vit_s-none" / "seed-1" / "finetune" / "confusion.json").write_text('{"classes": "many"}')
-    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
-    assert [picture.name for picture in pictures] == ["neighbours", "map", "confusion"]
+    pictures, notes = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    assert [picture.name for picture in pictures] == ["pairs", "neighbours", "map", "confusion"]
     assert any("samples.npz" in note for note in notes)
     assert any("confusion.json" in note for note in notes)
 
 
 def test_a_run_without_exhibits_has_none(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
-    assert shown.pictures(tmp_path, read_experiment(workdir), read_results(workdir)) == ([], [])
+    assert exhibit_pictures(tmp_path, read_experiment(workdir), read_results(workdir)) == ([], [])
+
+
+def test_the_sheet_shows_the_pairs_themselves():
+    images = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+    view = np.linspace(0, 1, 3 * 2 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
+    figure = augmented_pairs(images, view, 1 - view, limit=2)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 6
+    np.testing.assert_array_equal(shown[0], images[0])
+    np.testing.assert_allclose(shown[4], view[1])
+    np.testing.assert_allclose(shown[5], 1 - view[1])
