@@ -8,11 +8,11 @@ from pathlib import Path
 from experiments.benchmark.table import markdown_table, read_records
 from experiments.results.claims import CLAIMS, long_table
 from experiments.results.recorded import (
-    COLUMNS,
     NOT_RUN,
     NOTHING,
     OUTCOMES,
     RESULTS,
+    STAGE_WORDS,
     Difference,
     Recorded,
     efficiency,
@@ -164,7 +164,7 @@ def _facts(run: Recorded) -> list[str]:
 
 def _table(run: Recorded) -> list[str]:
     columns = run.table.compared
-    names = [COLUMNS[key].split(",")[0] for key in columns]
+    names = [STAGE_WORDS[key[0]].heading for key in columns]
     lines = [f"| pretraining | {' | '.join([*names, *(f'Δ {name}' for name in names)])} |"]
     lines.append("|---" + "|---:" * (2 * len(columns)) + "|")
     for row in run.table.rows:

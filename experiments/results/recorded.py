@@ -10,23 +10,15 @@ from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experimen
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report.labels import efficiency
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
-from simsiam_jax.report.tables import (
-    COLUMNS,
-    NOT_RUN,
-    NOTHING,
-    OUTCOMES,
-    Table,
-    escape_markdown,
-    signed,
-    summarise,
-)
+from simsiam_jax.report.summary import Table, summarise
+from simsiam_jax.report.words import NOT_RUN, NOTHING, OUTCOMES, STAGE_WORDS, escape_markdown, signed
 
 __all__ = [
-    "COLUMNS",
     "NOTHING",
     "NOT_RUN",
     "OUTCOMES",
     "RESULTS",
+    "STAGE_WORDS",
     "Difference",
     "Recorded",
     "efficiency",
