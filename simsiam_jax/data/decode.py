@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
+from simsiam_jax.files import one_line
+
 # Phones take pictures of 108 megapixels; at 4 bytes a pixel this bounds what decoding one image allocates.
 MAX_PIXELS = 120_000_000
 # The largest image as an uncompressed file.
@@ -75,8 +77,7 @@ def decode_image(encoded: bytes, size: int | None) -> UInt8[np.ndarray, "height 
         raise
     # Over damaged bytes Pillow's parsers stumble with any exception there is.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(reason[:MAX_REASON]) from error
+        raise BadImage(one_line(error)[:MAX_REASON]) from error
 
 
 def _decode(encoded: bytes, size: int | None) -> Image.Image:
