@@ -25,7 +25,6 @@ class DatasetInfo:
 
     Attributes:
       name: as on the command line.
-      builder: `module.Class` under `simsiam_jax.data.builders`.
       num_classes: classes, or binary attributes; 0 if it has no labels.
       class_names: of the classes or attributes, in the order of the labels.
       native_size: shorter side in pixels; None where images have many sizes.
@@ -47,7 +46,6 @@ class DatasetInfo:
     """
 
     name: str
-    builder: str
     num_classes: int
     class_names: tuple[str, ...]
     native_size: int | None
@@ -111,7 +109,6 @@ DATASETS: dict[str, DatasetInfo] = {
     for info in (
         DatasetInfo(
             name="digits",
-            builder="digits.Digits",
             num_classes=10,
             class_names=tuple("0123456789"),
             native_size=8,
@@ -121,7 +118,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="fashion_mnist",
-            builder="fashion_mnist.FashionMNIST",
             num_classes=10,
             class_names=FASHION_CLASSES,
             native_size=28,
@@ -131,7 +127,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="cifar10",
-            builder="cifar10.Cifar10",
             num_classes=10,
             class_names=CIFAR_CLASSES,
             native_size=32,
@@ -140,7 +135,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="stl10",
-            builder="stl10.Stl10",
             num_classes=10,
             class_names=STL_CLASSES,
             native_size=96,
@@ -153,7 +147,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="celeb_a",
-            builder="celeb_a.CelebA",
             num_classes=40,
             class_names=CELEBA_ATTRIBUTES,
             native_size=178,
@@ -163,7 +156,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="solar_cells",
-            builder="solar_cells.SolarCells",
             num_classes=2,
             class_names=("functional", "defective"),
             native_size=300,
@@ -192,7 +184,6 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="random_images",
-            builder="random_images.RandomImages",
             num_classes=0,
             class_names=(),
             native_size=32,
@@ -254,7 +245,6 @@ def _folder_info(path: Path, labels: str | None) -> DatasetInfo:
     both = "unlabelled" in listing.splits
     return DatasetInfo(
         name=f"{FOLDER}{listing.root}",
-        builder="image_folder.ImageFolder",
         num_classes=len(listing.class_names),
         class_names=listing.class_names,
         native_size=None,

@@ -8,15 +8,14 @@ import threading
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
 
-# Pillow is imported in functions, like TFDS: a launcher's --help has no use for it.
-if TYPE_CHECKING:
-    from PIL import Image
-    from PIL.ImageFile import ImageFile
+from simsiam_jax.files import one_line
 
 # Phones take pictures of 108 megapixels; at 4 bytes a pixel this bounds what decoding one image allocates.
 MAX_PIXELS = 120_000_000
@@ -78,13 +77,10 @@ def decode_image(encoded: bytes, size: int | None) -> UInt8[np.ndarray, "height 
         raise
     # Over damaged bytes Pillow's parsers stumble with any exception there is.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(reason[:MAX_REASON]) from error
+        raise BadImage(one_line(error)[:MAX_REASON]) from error
 
 
-def _decode(encoded: bytes, size: int | None) -> "Image.Image":
-    from PIL import Image
-
+def _decode(encoded: bytes, size: int | None) -> Image.Image:
     image: Image.Image = _open(encoded)
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(_too_large(image.width, image.height))
@@ -103,10 +99,8 @@ def _decode(encoded: bytes, size: int | None) -> "Image.Image":
     return image if size in (None, image.width) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _open(encoded: bytes) -> "ImageFile":
+def _open(encoded: bytes) -> ImageFile:
     """The image with its header read and its pixels not yet decoded."""
-    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-
     if not encoded:
         raise BadImage("the file is empty")
     # Pillow's readers themselves, not `Image.open`: it warns of images that are large but allowed.
@@ -163,7 +157,7 @@ def _check_webp(encoded: bytes) -> None:
         raise BadImage(_too_large(width, height))
 
 
-def _correct_transparency(image: "Image.Image", encoded: bytes) -> None:
+def _correct_transparency(image: Image.Image, encoded: bytes) -> None:
     """Brings a PNG's transparent colour to 8 bits where Pillow did so with the pixels only."""
     colour: Any = image.info.get("transparency")
     if image.format != "PNG" or colour is None:
@@ -175,10 +169,8 @@ def _correct_transparency(image: "Image.Image", encoded: bytes) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
-def _upright(image: "Image.Image") -> "Image.Image":
+def _upright(image: Image.Image) -> Image.Image:
     """The image as its EXIF orientation says that it is to be seen; unreadable metadata says nothing."""
-    from PIL import ExifTags, Image
-
     if not {"exif", "Raw profile type exif"} & image.info.keys():
         return image
     with _quiet, warnings.catch_warnings(action="ignore"):
@@ -198,10 +190,8 @@ def _upright(image: "Image.Image") -> "Image.Image":
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
-def _on_white(image: "Image.Image") -> "Image.Image":
+def _on_white(image: Image.Image) -> Image.Image:
     """The image as RGB, what is transparent composited on white."""
-    from PIL import Image
-
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits; the high byte is what it makes of 16-bit colours.
         values = np.asarray(image)

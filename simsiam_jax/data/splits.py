@@ -1,39 +1,16 @@
-"""A data set's splits as uint8 arrays: prepared by TFDS, divided as `DatasetInfo` says, decoded once into the cache.
-
-TFDS is imported when data is asked for, and not before.
-"""
+"""A split of a data set as memory-mapped images: found in the cache, or prepared and decoded into it."""
 
 import contextlib
 import errno
-import importlib
-import io
-import math
-import os
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from absl import logging
-from jaxtyping import Bool, Int, Int32, UInt8
 
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
-from simsiam_jax.data.decode import BadImage, decode_image
-from simsiam_jax.data.feed import read_ahead
-from simsiam_jax.data.subsets import stratified_split
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.settings.schema import NoiseConfig
-
-HELD_OUT_SEED = 0
-UNLABELLED = -1
-READ_BATCH = 512
-# Side in pixels up to which threads that decode wait for each other longer than they work.
-SMALL = 64
-
-Batches = Iterator[tuple[UInt8[np.ndarray, "batch height width 3"], Int32[np.ndarray, "batch *attributes"]]]
 
 
 def load_split(
@@ -81,10 +58,13 @@ def load_split(
         manual_dir = Path(manual_dir).expanduser().resolve()
         require(manual_dir.is_dir(), f"--manual_dir={manual_dir} is no folder; create it or leave the flag out")
     root = Path(data_dir).expanduser().resolve()
-    with _quiet():
-        builder = _make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
+    # TFDS and its builders take 0.8 to 1 s to import, and most commands need no data.
+    from simsiam_jax.data import prepared
+
+    with prepared.quiet():
+        builder = prepared.make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
         if info.listing is not None and Path(builder.data_dir).exists():
-            _check_skipped(builder)
+            prepared.check_skipped(builder)
         variant = "" if info.listing else info.name.partition(":")[2]
         parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
         folder = root.joinpath("decoded", *parts, f"{split}-{size or 'native'}")
@@ -94,22 +74,12 @@ def load_split(
                 if (cached := open_split(folder)) is None:
                     if folder.exists():
                         logging.warning("Rebuilding the damaged or outdated cache %s", folder)
-                    _prepare(builder, manual_dir)
-                    write_split(folder, *_decode(builder, info, split, size, manual_dir))
+                    prepared.prepare(builder, manual_dir)
+                    write_split(folder, *prepared.decode_split(builder, info, split, size, manual_dir))
                     cached = open_split(folder)
     if cached is None:
         raise RuntimeError(f"the cache {folder} cannot be read just after it was written")
     return cached
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TFDS from printing, and from drawing progress bars where no one sees them."""
-    import tensorflow_datasets as tfds
-
-    tfds.display_progress_bar(sys.stderr.isatty())
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 @contextlib.contextmanager
@@ -133,170 +103,3 @@ def _writing(root: Path) -> Iterator[None]:
         raise InputError(
             f"--data_dir={root} cannot be written ({error.strerror}); name a folder that can, with free space"
         ) from error
-
-
-def _make_builder(
-    info: DatasetInfo, root: Path, noise: NoiseConfig, size: int | None, seed: int, max_bad_images: float
-) -> Any:
-    module_name, class_name = info.builder.split(".")
-    module = importlib.import_module(f"simsiam_jax.data.builders.{module_name}")
-    arguments: dict[str, Any] = {"data_dir": root}
-    if info.name == "random_images":
-        pixels = noise.size or size or info.native_size
-        arguments["config"] = module.NoiseImages(
-            distribution=noise.distribution, count=noise.count, size=pixels, seed=seed
-        )
-    if info.listing is not None:
-        arguments["config"] = module.FolderConfig(listing=info.listing, size=size, max_bad_images=max_bad_images)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # A new configuration of noise or of a folder is worth a warning to TFDS.
-    try:
-        return getattr(module, class_name)(**arguments)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _prepare(builder: Any, manual_dir: Path | None) -> None:
-    """Writes the TFDS data unless it is there; the caller holds the lock."""
-    import tensorflow_datasets as tfds
-
-    from simsiam_jax.data.builders.preparation import flat_memory
-
-    if not builder.data_path.exists():
-        for leftover in Path(builder.data_path).parent.glob(f"incomplete.*_{builder.version}"):
-            shutil.rmtree(leftover)
-        logging.info("Preparing %s in %s", builder.name, builder.data_dir)
-        with flat_memory():
-            builder.download_and_prepare(
-                file_format="array_record",
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False),
-            )
-    formats = {str(file_format.value) for file_format in builder.info.available_file_formats()}
-    require(
-        "array_record" in formats,
-        f"{builder.data_dir} was prepared elsewhere as {', '.join(sorted(formats))}, which needs TensorFlow "
-        "to read; remove that folder or name another --data_dir",
-    )
-
-
-def _check_skipped(builder: Any) -> None:
-    """Refuses a folder that was prepared when more unreadable files were allowed."""
-    from simsiam_jax.data.builders import image_folder
-
-    image_folder.require_few_skipped(builder.builder_config, image_folder.skipped_images(Path(builder.data_dir)))
-
-
-def _decode(
-    builder: Any, info: DatasetInfo, split: str, size: int | None, manual_dir: Path | None
-) -> tuple[Batches, Int32[np.ndarray, " n"]]:
-    """The batches and sample ids of one of our splits, as `write_split` takes them."""
-    # Not TFDS's order of splits, which changes when its description is written and read back.
-    names = [name for name in info.splits if name in builder.info.splits]
-    counts = [builder.info.splits[name].num_examples for name in names]
-    first_id = dict(zip(names, np.cumsum([0, *counts]), strict=False))
-    chosen = [
-        (name, _source(builder, name), positions)
-        for part in split.split("+")
-        for name, positions in [_positions(builder, info, part, manual_dir)]
-    ]
-    ids = np.concatenate([first_id[name] + positions for name, _, positions in chosen]).astype(np.int32)
-    return _decoded_batches([(source, positions) for _, source, positions in chosen], info, split, size), ids
-
-
-def _source(builder: Any, tfds_split: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    return builder.as_data_source(split=tfds_split, decoders={"image": tfds.decode.SkipDecoding()})
-
-
-def _positions(
-    builder: Any, info: DatasetInfo, split: str, manual_dir: Path | None
-) -> tuple[str, Int[np.ndarray, " n"]]:
-    """The split of TFDS that one of ours is made of, and which of its examples."""
-    divided = split in ("train", "validation")
-    if divided and info.fold is not None:
-        inside = _in_fold(builder, info.fold, manual_dir)
-        return "train", np.flatnonzero(inside if split == "train" else ~inside)
-    if divided and info.validation_fraction is not None:
-        source = _source(builder, "train")
-        labels = np.concatenate([_labels(_read(source, batch), info) for batch in _batches(np.arange(len(source)))])
-        rest, validation = stratified_split(labels, info.validation_fraction, HELD_OUT_SEED)
-        return "train", rest if split == "train" else validation
-    return split, np.arange(builder.info.splits[split].num_examples)
-
-
-def _in_fold(builder: Any, fold: int, manual_dir: Path | None) -> Bool[np.ndarray, " train"]:
-    """Which images of STL-10's train split belong to a predefined fold."""
-    from simsiam_jax.data.builders import stl10
-
-    members = set(stl10.fold_hashes(Path(builder.data_dir), manual_dir)[fold])
-    source = _source(builder, "train")
-    return np.array(
-        [
-            stl10.image_hash(decode_image(example["image"], None)) in members
-            for batch in _batches(np.arange(len(source)))
-            for example in _read(source, batch)
-        ]
-    )
-
-
-def _batches(indices: Int[np.ndarray, " n"], size: int = READ_BATCH) -> Iterator[Int[np.ndarray, " batch"]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
-
-
-def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str, Any]]:
-    try:
-        return source.__getitems__(indices.tolist())
-    except (RuntimeError, FileNotFoundError) as error:  # What array_record raises for damaged and missing files.
-        raise _damaged(source) from error
-
-
-def _damaged(source: Any, detail: str = "") -> InputError:
-    folder = source.dataset_info.data_dir
-    return InputError(f"the data in {folder} is damaged{detail and f' ({detail})'}; remove that folder and run again")
-
-
-def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.ndarray, "batch *attributes"]:
-    """Of examples as TFDS has them: classes [batch], attributes [batch, attributes], or -1 [batch]."""
-    if info.label_kind == "none":
-        return np.full(len(examples), UNLABELLED, np.int32)
-
-    def values(example: dict[str, Any]) -> list[np.ndarray]:
-        found = []
-        for path in info.label_features:
-            value: Any = example
-            for name in path.split("/"):
-                value = value[name]
-            found.append(np.ravel(value))
-        return found
-
-    found = np.array([np.concatenate(values(example)) for example in examples])
-    if info.label_ranges:
-        low, high = np.array(info.label_ranges).T
-        found = (low <= found) & (found <= high)
-    labels = found.astype(np.int32)
-    return labels if info.label_kind == "attributes" else labels[:, 0]
-
-
-def _decoded_batches(
-    parts: Sequence[tuple[Any, Int[np.ndarray, " _"]]], info: DatasetInfo, split: str, size: int | None
-) -> Batches:
-    from tqdm import tqdm
-
-    def make(job: tuple[Any, Int[np.ndarray, " batch"]]) -> tuple[Any, Any]:
-        source, rows = job
-        examples = _read(source, rows)
-        try:
-            return np.stack([decode_image(example["image"], size) for example in examples]), _labels(examples, info)
-        except BadImage as fault:
-            raise _damaged(source, str(fault)) from None
-
-    small = (size or info.native_size or math.inf) <= SMALL
-    jobs = ((source, rows) for source, positions in parts for rows in _batches(positions, 512 if small else 64))
-    total = sum(len(positions) for _, positions in parts)
-    # disable=None: no bar where no one sees it.
-    with tqdm(desc=f"{info.title} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
-        for images, labels in read_ahead(make, jobs, ahead=1 if small else os.cpu_count() or 1):
-            yield images, labels
-            bar.update(len(images))

@@ -107,7 +107,7 @@ def test_a_flat_folder_has_no_labels(tmp_path):
 
 
 def test_validation_of_a_large_flat_folder_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("simsiam_jax.data.folders.FLAT_VALIDATION_MAX", 4)
+    monkeypatch.setattr("simsiam_jax.data.folder_labels.FLAT_VALIDATION_MAX", 4)
     listing = list_folder(make(tmp_path, *images(".", 100)), None)
     assert len(listing.splits["validation"]) == 4
 

@@ -232,7 +232,7 @@ def test_the_ten_folds_name_the_images_of_the_folds_file(publish, stock, tmp_pat
     (theirs / "folds.json").write_bytes(whole[:-10])
     assert stl10.fold_hashes(theirs, folder) == expected
     assert (theirs / "folds.json").read_bytes() == whole
-    assert [path.name for path in theirs.iterdir() if "incomplete" in path.name] == []
+    assert [path.name for path in theirs.iterdir() if path.name.startswith(".")] == []
 
 
 def test_celeb_a_keeps_the_jpeg_files_and_the_official_partition(publish, tmp_path):

@@ -410,7 +410,7 @@ def test_help_names_the_command_and_its_stages():
 def test_a_small_benchmark_leaves_a_result_that_can_be_summarised(tmp_path):
     flags = ["--width=0.125", "--image_size=16", "--micro_batch_size=8", "--accumulation=2"]
     flags += ["--rounds=1", "--seconds=0.1", "--contenders=jax,torch", f"--workdir={tmp_path}"]
-    result = launch("benchmark", *flags, "--variant=lax=lax", timeout=900)
+    result = launch("benchmark", *flags, "--variant=lax=lax")
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("benchmark-*.json")
     assert path.name == "benchmark-resnet18-paper32-16-step-cpu-width0.125-8x2.json"

@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import shutil
 import tarfile
 import urllib.error
@@ -19,6 +18,7 @@ from tensorflow_datasets.core.download import checksums, download_manager, resou
 from tensorflow_datasets.core.utils import Size
 
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import sha256
 
 PROBE_SECONDS = 10
 RECORDS_AT_ONCE = 64
@@ -135,8 +135,7 @@ def verify(path: Path, file: Archive) -> None:
             size == file.size,
             f"{path} is truncated or altered: it has {size:,} bytes, the official file {file.size:,}; {AGAIN}",
         )
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256(path)
     require(digest == file.sha256, f"{path} is truncated or altered: its sha256 is not the official file's; {AGAIN}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
+from sklearn.datasets import load_digits
 from tensorflow_datasets.core import registered
 
 from simsiam_jax.data.builders.png import encode_png
@@ -18,9 +19,6 @@ SPLIT_SEED = 0
 
 def digit_images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
     """All 1,797 digits, their 17 grey levels 0..16 stretched to 0..255, and their labels 0..9."""
-    # Imported here because scikit-learn takes most of a second, and reading prepared data does not need it.
-    from sklearn.datasets import load_digits
-
     bunch: Any = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return images[..., None], bunch.target

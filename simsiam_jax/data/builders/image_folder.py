@@ -71,7 +71,7 @@ def require_few_skipped(config: FolderConfig, skipped: dict[str, str]) -> None:
         more = len(skipped) - NAMED_IN_ERROR
         raise InputError(
             f"more images of {config.listing.root} are unreadable than --max_bad_images={config.max_bad_images:g} "
-            f"allows, {config.allowed} of {len(config.listing.files):,}: {_one_line(some)}"
+            f"allows, {config.allowed} of {len(config.listing.files):,}: {_escaped(some)}"
             f"{f' and {more} more' if more > 0 else ''}; repair or remove them, or raise the flag"
         )
 
@@ -94,7 +94,7 @@ def skipped_images(data_folder: str | os.PathLike[str]) -> dict[str, str]:
         raise InputError(f"the data in {data_folder} is damaged; remove that folder and run again") from error
 
 
-def _one_line(text: str) -> str:
+def _escaped(text: str) -> str:
     """Of names as they come: line breaks, and bytes that are no UTF-8, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
@@ -163,7 +163,7 @@ with registered.skip_registration():
                 if isinstance(result, BadImage):
                     skipped[name] = str(result)
                     if len(skipped) <= MAX_NAMED:
-                        logging.warning("Skipping %s: %s", _one_line(str(listing.root / name)), result)
+                        logging.warning("Skipping %s: %s", _escaped(str(listing.root / name)), result)
                     require_few_skipped(self._folder, skipped)
                     continue
                 kept[position] = True

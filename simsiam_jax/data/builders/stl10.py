@@ -29,6 +29,7 @@ from simsiam_jax.data.builders.archives import (
 )
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import write_whole
 
 PAGE = "https://cs.stanford.edu/~acoates/stl10/"
 ARCHIVE_NAME = "stl10_binary.tar.gz"
@@ -105,13 +106,8 @@ def write_folds(folder: Path, folds: Sequence[Sequence[int]], hashes: Sequence[s
       hashes: of the training images, in order.
     """
     lists = [[hashes[index] for index in fold] for fold in folds]
-    # The folder is whole already where stock TFDS prepared it: what appears in it must be whole, too.
-    temporary = folder / f".{FOLDS_FILE}.incomplete"
-    try:
-        temporary.write_text(json.dumps(lists))
-        temporary.rename(folder / FOLDS_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Where stock TFDS prepared the folder, it is in use already.
+    write_whole(folder / FOLDS_FILE, json.dumps(lists).encode())
 
 
 def read_folds(folder: Path) -> list[list[str]] | None:
