@@ -181,7 +181,7 @@ def open_workdir(study: Study, data: Data | None = None, starts: Mapping[str, St
         evals=tuple(name for name in STAGES if name in {*evals, *study.evals}),
         seeds=tuple(sorted({*study.seeds, *seeds})),
         config=to_dict(study.config),
-        **({"metric": data.metric} if data.metric else {}),
+        metric=data.metric or "top1",
         label_kind=data.info.label_kind,
         class_names=tuple(data.info.class_names),
         layout=_layout(study),
