@@ -77,7 +77,7 @@ def _matrix(
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=size, color=INK)
     axes.set(xlim=(-0.5, shares.shape[1] - 0.5), ylim=(shares.shape[0] - 0.5, -0.5), aspect="auto")
     axes.set_xticks(
-        range(shares.shape[1]), [shorten(name, 13) for name in headings], rotation=55, ha="right", fontsize=6.5
+        range(shares.shape[1]), [shorten(name, 14) for name in headings], rotation=55, ha="right", fontsize=6.5
     )
     axes.set_yticks(range(shares.shape[0]), [shorten(name, 15) for name in lines], fontsize=6.5)
     axes.set_xticks(np.arange(shares.shape[1] + 1) - 0.5, minor=True)

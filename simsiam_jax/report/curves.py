@@ -15,7 +15,8 @@ from simsiam_jax.records.experiment import HEADLINES, Experiment
 from simsiam_jax.records.results import read_log
 from simsiam_jax.report.style import MUTED, Picture, arm_colour, arm_marker, shorten, styled
 
-_DASHES = (0, (4, 2))
+_SOLID: Any = "-"
+_DASHED: Any = (0, (4, 2))
 
 
 @dataclass(frozen=True)
@@ -177,14 +178,14 @@ def _curve_figure(
         axes = figure.add_subplot()
         for arm in shown:
             colour = arm_colour(arm.position)
-            for field, style in ((value, "-"), (dashed, _DASHES)):
+            for field, style in ((value, _SOLID), (dashed, _DASHED)):
                 points = arm.by_epoch(field) if field else {}
                 if not points:
                     continue
                 epochs = list(points)
                 means = [scale * statistics.fmean(values) for values in points.values()]
                 axes.plot(epochs, means, color=colour, linestyle=style, solid_capstyle="round")
-                if style == "-":
+                if style is _SOLID:
                     low = [scale * min(values) for values in points.values()]
                     high = [scale * max(values) for values in points.values()]
                     axes.fill_between(epochs, low, high, color=colour, alpha=0.16, linewidth=0)
@@ -199,7 +200,7 @@ def _curve_figure(
         axes.set_xlabel("epoch")
         axes.set_title(f"{title}, {unit}")
         if dashed and any(arm.by_epoch(dashed) for arm in shown):
-            kinds = (("training", "-"), ("held-out images", _DASHES))
+            kinds = (("training", _SOLID), ("held-out images", _DASHED))
             handles = [Line2D([], [], color=MUTED, linestyle=style, label=label) for label, style in kinds]
             axes.legend(handles=handles, labelcolor=MUTED, loc="upper right" if value == "loss" else "center right")
         _arm_legend(figure, shown)

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures
-from simsiam_jax.report.style import png, themed_svg
+from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures, same_labels
+from simsiam_jax.report.style import INK, MUTED, RIGHT, WRONG, png, themed_svg
 from simsiam_jax.study import exhibits
 from tests.support.made_up import made_up_split, made_up_workdir
 
@@ -108,3 +109,76 @@ def test_the_sheet_shows_the_pairs_themselves():
     np.testing.assert_array_equal(shown[0], images[0])
     np.testing.assert_allclose(shown[4], view[1])
     np.testing.assert_allclose(shown[5], 1 - view[1])
+
+
+def neighbour_picture(workdir):
+    pictures, _ = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    return next(picture.figure for picture in pictures if picture.name == "neighbours")
+
+
+@pytest.mark.parametrize(
+    ("backbones", "starts"),
+    [
+        (("resnet18",), ("none",)),
+        (("resnet18",), ("none", "in_domain")),
+        (("resnet18", "vit_s"), ("none", "in_domain")),
+    ],
+)
+def test_images_keep_their_shape_and_size_whatever_the_number_of_arms(tmp_path, backbones, starts):
+    workdir = made_up_workdir(tmp_path / "run", backbones=backbones, starts=starts)
+    pictures, _ = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    for picture in pictures:
+        if picture.name in ("samples", "pairs", "neighbours"):
+            picture.figure.draw_without_rendering()
+            boxes = [axes.get_window_extent() for axes in picture.figure.axes if axes.images]
+            assert all(box.width == pytest.approx(box.height, rel=0.01) for box in boxes), picture.name
+            if picture.name == "neighbours":
+                # 12 images beside each other in a picture of 7.2 inches at 100 dots an inch.
+                assert {round(box.width) for box in boxes} <= set(range(48, 60))
+
+
+def test_oblong_images_keep_their_shape(tmp_path):
+    workdir = made_up_workdir(tmp_path / "run", backbones=("resnet18",), starts=("none",))
+    path = workdir / "resnet18-none" / "seed-0" / "knn" / "neighbours.npz"
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    np.savez(path, **{**found, **{name: found[name][..., :8, :, :] for name in ("queries", "neighbours")}})
+    figure = neighbour_picture(workdir)
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    assert all(box.width == pytest.approx(2 * box.height, rel=0.01) for box in boxes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        (np.int32(1), np.int32(1), True),
+        (np.int32(1), np.int32(2), False),
+        (np.int32(-1), np.int32(2), None),
+        (np.int32(-1), np.int32(-1), None),
+        (np.array([1, 0, -1]), np.array([1, 0, 1]), True),
+        (np.array([1, 0, -1]), np.array([0, 0, 1]), False),
+        (np.array([-1, 0]), np.array([1, -1]), None),
+    ],
+)
+def test_labels_differ_only_where_both_are_known(ours, theirs, same):
+    assert same_labels(ours, theirs) is same
+
+
+def test_a_missing_label_is_crossed_no_more_than_it_is_confirmed(tmp_path):
+    workdir = made_up_workdir(tmp_path / "run", backbones=("resnet18",), starts=("none",))
+    path = workdir / "resnet18-none" / "seed-0" / "knn" / "neighbours.npz"
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    labels = np.full_like(found["neighbour_labels"], -1)
+    labels[:, 0] = found["query_labels"]
+    labels[:, 1] = found["query_labels"] + 1
+    np.savez(path, **{**found, "neighbour_labels": labels})
+    shown = [axes for axes in neighbour_picture(workdir).axes if axes.images]
+    # Of each line the test image, then its five neighbours.
+    frames = [axes.spines["left"].get_edgecolor()[:3] for axes in shown]
+    crosses = [[text.get_text() for text in axes.texts] for axes in shown]
+    colours = [to_rgb(colour) for colour in (INK, RIGHT, WRONG, MUTED, MUTED, MUTED)]
+    assert len(shown) == 3 * 6
+    assert frames == colours * 3
+    assert crosses == [[], [], ["×"], [], [], []] * 3

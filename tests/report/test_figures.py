@@ -1,5 +1,6 @@
 """Figures of what came out follow the page's theme, and an arm looks the same in all of them."""
 
+import dataclasses
 import re
 
 from simsiam_jax.report.curves import Curves, finetune_curves, knn_curves, loss_curves, spread_curves
@@ -41,3 +42,21 @@ def test_a_drawing_follows_the_pages_theme():
     ids = set(re.findall(r'\bid="([^"]+)"', drawing))
     assert all(name.startswith("accuracy-") for name in ids)
     assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", drawing)) <= ids
+
+
+def test_an_arm_looks_the_same_when_another_arm_is_left_out():
+    names = ("none", "noise", "own")
+    results = [
+        *make_scores("none", [0.70, 0.72, 0.77]),
+        *make_scores("noise", [0.71, 0.70, 0.72]),
+        *make_scores("own", [0.73, 0.76, 0.79]),
+    ]
+    whole = make_experiment(names)
+    fewer = dataclasses.replace(whole, arms=tuple(arm for arm in whole.arms if arm.name != "noise"))
+    for draw in (accuracy_points, difference_intervals):
+        looks = []
+        for experiment in (whole, fewer):
+            (axes,) = draw(summarise(results, experiment)).axes
+            markers = [line for line in axes.lines if line.get_marker() != "None"]
+            looks.append((markers[-1].get_color(), markers[-1].get_marker()))
+        assert looks == [(THEME["arm-2"][0], "D")] * 2

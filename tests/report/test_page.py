@@ -297,6 +297,15 @@ def test_the_page_shows_every_section_of_a_whole_run(tmp_path):
         assert words in text, words
 
 
+def test_the_page_marks_an_arm_by_its_position(tmp_path):
+    experiment = make_experiment(("none", "noise", "own"), seeds=(0,))
+    arms = tuple(arm for arm in experiment.arms if arm.name != "noise")
+    results = make_scores("none", [0.7]) + make_scores("own", [0.8])
+    write_run(tmp_path, dataclasses.replace(experiment, arms=arms), results)
+    text = write_report(tmp_path).read_text()
+    assert re.findall(r'class="swatch" style="background: var\(--(arm-\d)\)"', text) == ["arm-0", "arm-2"] * 2
+
+
 def test_a_report_can_be_written_elsewhere(tmp_path):
     (tmp_path / "run").mkdir()
     full_run(tmp_path / "run", logs=False)
@@ -330,7 +339,10 @@ def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path):
 
 
 def test_the_report_needs_no_jax():
-    code = "import sys, simsiam_jax.report.page; print('jax' in sys.modules)"
+    floors = tuple(f"simsiam_jax.{name}" for name in ("eval", "train", "study", "models", "data", "metrics"))
+    code = (
+        f"import sys, simsiam_jax.report.page; print(any(name.startswith({('jax.', *floors)}) for name in sys.modules))"
+    )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

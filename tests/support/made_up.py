@@ -184,7 +184,7 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
     pretrained = arm.pretrain != "none"
     logs = {"finetune": (f"validation_{metric}",)}
     if pretrained:
-        logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", f"knn_{metric}")
+        logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", "heldout_z_spread", f"knn_{metric}")
     for stage, names in sorted(logs.items(), reverse=True):
         lines = [
             {"epoch": epoch, "update": epoch, "images_per_second": 100.0, **{name: rng.random() for name in names}}
