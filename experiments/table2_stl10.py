@@ -5,7 +5,7 @@ The paper's test accuracies in %, none / STL-10 / ImageNet: ResNet-18 65.73 / 70
 Figure 3 is the similarity loss on test images while pretraining; its curves come from the same runs.
 
 Command: python -m experiments.table2_stl10                    (a GPU; 100 epochs of 100,000 images a backbone and seed)
-         python -m experiments.table2_stl10 --units=1/4        (and 2/4 to 4/4 on other machines that share --workdir)
+         (The same command on other machines that share --workdir takes the units that no one holds.)
 Data: the official archive, downloaded or in --manual_dir. ImageNet weights: downloaded, or --imagenet_weights=FOLDER;
 where they cannot be had, their arms are left out and the report says so. STL-10 was drawn from ImageNet: they leak.
 """

@@ -3,7 +3,7 @@
 ```
 OUT/model.safetensors     to_timm's tensors
 OUT/features.stablehlo    uint8 images -> features, weights and normalisation inside (jax.export)
-OUT/model.json            the card: what the network is, what it learned from, how good it is, how to load it
+OUT/model.json            the card: the network, its pretraining, its measured quality, and how to load it
 ```
 """
 
@@ -53,14 +53,14 @@ features = export.deserialize(Path("{PROGRAM_FILE}").read_bytes()).call
 
 
 def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, seed: int) -> dict[str, Any]:
-    """Writes the newest checkpoint's backbone to a folder of its own; nothing that is there is replaced.
+    """Writes the newest checkpoint's backbone to a folder of its own; no file there is replaced.
 
     Args:
-      folder: Of the pretraining, WORKDIR/ARM/seed-K/pretrain.
-      out: New or empty; a `model.json` in it tells that the export is complete.
-      config: With which it was pretrained.
-      source: On what, as results call it.
-      seed: With which seed.
+      folder: Folder of the pretraining, WORKDIR/ARM/seed-K/pretrain.
+      out: Folder to write, new or empty. Once it holds `model.json`, the export is complete.
+      config: Settings of the pretraining.
+      source: Name of the images that it saw, as in results.
+      seed: Seed of the pretraining.
 
     Returns:
       The card, as in `model.json`.
@@ -70,7 +70,7 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
     """
     _check_free(out)
     variables, epochs = restore_backbone(CompiledNetwork(config.program), folder)
-    # float32 whatever the pretraining computed in: its parameters are.
+    # The program computes in float32 whatever the pretraining's type was, because its parameters are float32.
     module = create_backbone(config.program.backbone.name, config.image_size, **config.program.backbone.fields())
     program = export_features(module, variables, config.program.views)
     card = {
@@ -95,15 +95,15 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
 
 
 def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> jax.export.Exported:
-    """The feature extractor as one program for any number of images and every platform.
+    """Makes the feature extractor one program for any number of images and every platform.
 
     Args:
-      module: A backbone of compute type float32.
-      variables: Its parameters and batch statistics, which become part of the program.
-      spec: Its image size, mean and standard deviation count.
+      module: Backbone of compute type float32.
+      variables: Parameters and batch statistics of the backbone, which become part of the program.
+      spec: Views of the pretraining; only their image size, mean and standard deviation count.
 
     Returns:
-      images (uint8, 0..255, RGB, [batch, size, size, 3]) -> features (float32, [batch, features]).
+      A program that maps images (uint8, 0..255, RGB, [batch, size, size, 3]) to features (float32, [batch, features]).
     """
     # A restored checkpoint is numpy's; the networks compute with jax's arrays.
     variables = jax.tree.map(jnp.asarray, variables)
@@ -113,17 +113,17 @@ def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> 
         return output[0]
 
     def features(images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch features"]:
-        # Image by image in form only, and compiled as a batch: len(images) needs a number, and a symbol is none.
+        # `vmap`, because the networks ask for len(images), which is no number here. The program works on whole batches.
         return jax.vmap(features_of_one)(evaluation_view(images, spec=spec))
 
     shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
-    # GPUs and TPUs would otherwise round float32 factors to 10 or 7 bits.
+    # Without the second context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
     with portable_form(), jax.default_matmul_precision("float32"):
         return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 def _describe(config: Config, module: nn.Module, variables: Variables, *, features: int) -> dict[str, Any]:
-    """The card's part on the network and on the images that it takes."""
+    """The card's entries on the network and on the images that it takes."""
     size = config.image_size
     return {
         "backbone": {
@@ -146,13 +146,13 @@ def _describe(config: Config, module: nn.Module, variables: Variables, *, featur
 
 
 def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: int) -> dict[str, Any]:
-    """The card's part on the pretraining, and what results.jsonl has measured of it."""
+    """The card's entries on the pretraining, and the results that were recorded for it."""
     stages = folder.absolute().parent
     arm, workdir = stages.parent.name, stages.parent.parent
     experiment, results = _recorded(workdir)
     backbone = config.program.backbone.name
     results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, backbone)]
-    # What experiments.evaluate found, where it puts it unless told otherwise; it knows no arms.
+    # Results of experiments.evaluate, in the folder that it takes unless told otherwise. They name no arms.
     evaluation, evaluated = _recorded(stages / "evaluate")
     evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, backbone)]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
@@ -177,7 +177,7 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
 
 
 def _without_paths(config: Config) -> Config:
-    """The settings with files and folders by their own names: where they lie on this machine is nobody's business."""
+    """The settings with files and folders by their own names, because a card goes to people who lack this machine."""
     other, labels, init = config.pretrain.dataset, config.labels, config.init
     return dataclasses.replace(
         config,
@@ -189,14 +189,14 @@ def _without_paths(config: Config) -> Config:
 
 
 def _recorded(workdir: Path) -> tuple[Experiment | None, list[Result]]:
-    """What a folder says of its experiment, and its results; a checkpoint that was copied away has neither."""
+    """The experiment and the results that a folder records; a checkpoint that was copied elsewhere has neither."""
     if not (workdir / EXPERIMENT_FILE).exists():
         return None, []
     return read_experiment(workdir), read_results(workdir)
 
 
 def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict[str, Any]]:
-    """Results as the card has them; a diverged loss, which JSON cannot hold, becomes null."""
+    """Results in the form of the card. A diverged loss, which JSON cannot hold, becomes null."""
     if experiment is None:
         return []
     labels_per_class = experiment.config.get("evaluation", {}).get("labels_per_class")
@@ -205,7 +205,7 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
             "data": dataset_title(experiment.dataset),
             "eval": result.eval,
             "split": result.split,
-            # kNN during pretraining knows the labels of all its images.
+            # kNN during pretraining takes the labels of all images.
             **({} if result.eval == "pretrain" else {"labels_per_class": labels_per_class}),
             "values": {name: value if math.isfinite(value) else None for name, value in result.metrics.items()},
         }
@@ -214,17 +214,17 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
 
 
 def _image_count(config: Config, source: str, experiment: Experiment | None) -> int | None:
-    """How many images it was pretrained on, None where that is not recorded."""
+    """The number of images of the pretraining, or None where it is not recorded."""
     if source.endswith("random_images"):
         return config.noise.count
-    # `imagenet+digits` is digits from ImageNet's weights.
+    # The source `imagenet+digits` is the images of digits, with ImageNet's weights to start from.
     if experiment is not None and source.endswith(config.pretrain.dataset or config.dataset):
         return experiment.data.get("unlabelled", {}).get("images")
     return None
 
 
 def _header(card: dict[str, Any]) -> dict[str, str]:
-    """The weights file's own metadata, for when it is parted from its card; `format` is what timm looks for."""
+    """Metadata for the weights file itself, which may lose its card. timm looks for `format`."""
     pretraining = card["pretraining"]
     return {
         "format": "pt",

@@ -224,8 +224,6 @@ def _drawn(path, leaf):
 
 # Few channels and blocks: the program is longer with more of them, but no other.
 SMALL = {
-    "resnet18": {},
-    "efficientnet_b0": {},
     "vit_s": {"patch_size": 8, "depth": 2},
     "vit_s_2021": {"patch_size": 8, "depth": 2},
     "pit_ti": {"patch_size": 8, "depths": (1, 1, 1)},
@@ -234,7 +232,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_every_backbones_program_gives_its_features_for_any_batch_on_any_platform(name):
-    fields = {"width": 0.125, **SMALL[name]}
+    fields = {"width": 0.125, **SMALL.get(name, {})}
     module = create_backbone(name, 32, **fields)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
     variables, spec = jax.tree_util.tree_map_with_path(_drawn, shapes), ViewSpec(32)

@@ -46,10 +46,10 @@ for backbone in efficientnet_b0 vit_s pit_ti; do
 done
 
 # Table 1's protocol has 60,000 images, three arms, 100 epochs and fine-tuning, one seed. Target: 10 minutes.
-part table1 900 "$python" -m experiments.table1_fashion_mnist --preset=paper --seeds=1 --dtype=bfloat16 \
+part table1 900 "$python" -m experiments.table1_fashion_mnist --preset=full --seeds=1 --dtype=bfloat16 \
     --workdir="$out/table1_fashion_mnist" ${DATA:-}
 # The settings of lightly's CIFAR-10 benchmark (97 minutes on an A6000) on as many images of Fashion-MNIST as there are
 # to pretrain on, resized to 32×32. Target: 15 minutes.
-part lightly 1200 "$python" -m experiments.pretrain --dataset=fashion_mnist --preset=paper --recipe=reference \
+part lightly 1200 "$python" -m experiments.pretrain --dataset=fashion_mnist --preset=full --recipe=reference \
     --image_size=32 --stem=cifar --micro_batch_size=128 --accumulation=1 --epochs=200 --knn_every=1 --seeds=1 \
     --pretrain_images=50000 --dtype=bfloat16 --workdir="$out/lightly" ${DATA:-}

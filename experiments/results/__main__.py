@@ -12,7 +12,7 @@ from absl import flags
 from experiments.results.claims import short_table
 from experiments.results.page import read_runs, text
 from experiments.results.recorded import RESULTS
-from simsiam_jax.cli import launch
+from simsiam_jax.cli.guard import run
 from simsiam_jax.errors import require
 from simsiam_jax.files import write_whole
 
@@ -64,4 +64,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_boolean("check", False, "Exit with 1 where a file differs, and write nothing.")
-    launch.run(main)
+    run(main)

@@ -7,10 +7,19 @@ from pathlib import Path
 
 from experiments.benchmark.table import markdown_table, read_records
 from experiments.results.claims import CLAIMS, long_table
-from experiments.results.recorded import RESULTS, Recorded, interval_text, score_text
-from simsiam_jax.report.labels import efficiency
-from simsiam_jax.report.seeds import Difference
-from simsiam_jax.report.tables import COLUMNS, NOT_RUN, NOTHING, OUTCOMES, escape_markdown
+from experiments.results.recorded import (
+    NOT_RUN,
+    NOTHING,
+    OUTCOMES,
+    RESULTS,
+    STAGE_WORDS,
+    Difference,
+    Recorded,
+    efficiency,
+    escape_markdown,
+    interval_text,
+    score_text,
+)
 
 SEARCHES = ("search_augmentation-fashion_mnist", "search_augmentation-solar_cells")
 
@@ -155,7 +164,7 @@ def _facts(run: Recorded) -> list[str]:
 
 def _table(run: Recorded) -> list[str]:
     columns = run.table.compared
-    names = [COLUMNS[key].split(",")[0] for key in columns]
+    names = [STAGE_WORDS[key[0]].heading for key in columns]
     lines = [f"| pretraining | {' | '.join([*names, *(f'Δ {name}' for name in names)])} |"]
     lines.append("|---" + "|---:" * (2 * len(columns)) + "|")
     for row in run.table.rows:

@@ -8,8 +8,24 @@ from typing import Any
 
 from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
+from simsiam_jax.report.labels import efficiency
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
-from simsiam_jax.report.tables import Table, signed, summarise
+from simsiam_jax.report.summary import Table, summarise
+from simsiam_jax.report.words import NOT_RUN, NOTHING, OUTCOMES, STAGE_WORDS, escape_markdown, signed
+
+__all__ = [
+    "NOTHING",
+    "NOT_RUN",
+    "OUTCOMES",
+    "RESULTS",
+    "STAGE_WORDS",
+    "Difference",
+    "Recorded",
+    "efficiency",
+    "escape_markdown",
+    "interval_text",
+    "score_text",
+]
 
 RESULTS = Path(__file__).parent
 

@@ -19,7 +19,8 @@ from simsiam_jax.models import backbone_fields
 from simsiam_jax.records.experiment import EVALUATIONS, Layout, read_experiment
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
-from simsiam_jax.report.tables import format_terminal, summarise
+from simsiam_jax.report.render import format_terminal
+from simsiam_jax.report.summary import summarise
 from simsiam_jax.settings.declare import plain_text
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings

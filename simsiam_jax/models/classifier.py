@@ -1,4 +1,4 @@
-"""A backbone with a linear layer on its features: what fine-tuning trains."""
+"""The network of fine-tuning: a backbone with a linear layer on its features."""
 
 from typing import Any
 
@@ -8,12 +8,13 @@ from jaxtyping import Array, Float, Key
 
 
 class Classifier(nn.Module):
-    """Logits from a backbone's features; the layer starts at zero, so every arm starts from chance.
+    """Logits from a backbone's features; the linear layer starts at zero, so every arm starts from chance.
 
     Attributes:
-      backbone: Maps ([B, H, W, 3], train, keys) to [B, D]; its variables live under `backbone`.
+      backbone: Module that maps images [batch, height, width, 3] to features [batch, features]; its variables live
+        under `backbone`.
       num_classes: Number of logits.
-      dtype: Compute type of the layer; the logits are float32.
+      dtype: Compute type of the linear layer; the logits are float32.
     """
 
     backbone: nn.Module
@@ -27,7 +28,16 @@ class Classifier(nn.Module):
         train: bool = False,
         keys: Key[Array, "batch"] | None = None,
     ) -> Float[Array, "batch classes"]:
-        """Maps normalised images to logits; `keys` as in the backbone."""
+        """Maps normalised images to logits.
+
+        Args:
+          images: Normalised images.
+          train: Whether the batch's own statistics are used, and stochastic depth is on.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+
+        Returns:
+          Logits, float32.
+        """
         features = self.backbone(images, train=train, keys=keys)
         head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="head")
         return head(features).astype(jnp.float32)

@@ -12,7 +12,15 @@ from simsiam_jax.models.stems import stem_fault
 
 
 class StageSpec(NamedTuple):
-    """A row of the paper's table 1: blocks, kernel in pixels, stride, expansion, output channels."""
+    """A stage of blocks: a row of table 1 in Tan and Le 2019.
+
+    Attributes:
+      blocks: Number of blocks.
+      kernel: Side of the depthwise kernels in pixels.
+      stride: Stride of the first block in pixels.
+      expansion: Channels of the depthwise convolution as a multiple of the block's input.
+      channels: Number of output channels.
+    """
 
     blocks: int
     kernel: int
@@ -35,17 +43,20 @@ FEATURES = 1280
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """Channels × width in steps of 8, never below 90 % of it (the rounding of the published code)."""
+    """The product of channels and width, rounded to a multiple of 8 and never below 90 % of it.
+
+    The published code rounds so.
+    """
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate that sees all of them (Hu et al. 2018).
+    """Scales each channel by a gate that sees all channels (Hu et al. 2018).
 
     Attributes:
-      hidden: Channels of the bottleneck.
+      hidden: Number of channels of the bottleneck.
       dtype: Compute type.
     """
 
@@ -65,14 +76,15 @@ class MBConv(nn.Module):
     """The inverted residual block: expand, depthwise convolution, squeeze-excite, project.
 
     Attributes:
-      features: Output channels.
+      features: Number of output channels.
       kernel: Side of the depthwise kernel in pixels.
-      stride: Of the depthwise convolution in pixels.
+      stride: Stride of the depthwise convolution in pixels.
       expansion: Channels of the depthwise convolution as a multiple of the input's; 1 leaves the first step out.
       index: Number of the block in its network, for the draws of stochastic depth.
       drop_path: Probability of dropping the residual, 0..1.
       dtype: Compute type.
-      axis_name: The axis over which batch statistics are averaged in training.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
     """
 
     features: int
@@ -88,7 +100,13 @@ class MBConv(nn.Module):
     def __call__(
         self, x: Float[Array, "batch rows cols channels"], train: bool, keys: Key[Array, "batch"] | None
     ) -> Float[Array, "batch new_rows new_cols features"]:
-        """Maps feature maps; `keys` (one for each image) draw the stochastic depth, None drops nothing."""
+        """Maps feature maps to those of the next block.
+
+        Args:
+          x: Feature maps.
+          train: Whether the batch's own statistics are used.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+        """
         norm = functools.partial(BatchNorm, train, self.dtype, self.axis_name)
         channels = x.shape[-1]
         hidden = scaled_channels(channels * self.expansion, 1.0)
@@ -109,13 +127,14 @@ class EfficientNetB0(nn.Module):
     """EfficientNet-B0 up to its global average pool: images to features of dimension 1280 × width.
 
     Attributes:
-      stem: `imagenet`: the published network. `paper32`: its first convolution with stride 1. `cifar`: that, and the
-        next stride 1 too: ResNet-18's two stems for small images in this network's terms.
-      width: Channels of every layer as a multiple of the published network's, in steps of 8.
-      drop_path: Stochastic depth's probability after the last block, 0..1; it rises linearly from 0 in the first
-        (0.2 in the published training; 0, timm's default, in the study's).
+      stem: Name of the first layers. `imagenet` is the published network's. `paper32` gives the first convolution
+        stride 1, and `cifar` the first two convolutions with a stride. They halve an image as often as ResNet-18's.
+      width: Factor on the channels of every layer, which are rounded to multiples of 8.
+      drop_path: Strength of stochastic depth, 0..1: of n blocks, block i = 0..n-1 drops its residual with probability
+        drop_path × i / n. The published training has 0.2; timm's default and ours is 0.
       dtype: Compute type; parameters and batch statistics are float32.
-      axis_name: The axis over which batch statistics are averaged in training, None outside `pmap`.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
     """
 
     stem: str = "imagenet"
@@ -134,9 +153,12 @@ class EfficientNetB0(nn.Module):
         """Maps normalised images to features.
 
         Args:
-          images: Of one size.
+          images: Normalised images.
           train: Whether the batch's own statistics are used, and stochastic depth is on.
-          keys: For stochastic depth, one for each image; None drops nothing.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+
+        Returns:
+          Features, of type `dtype`.
         """
         norm = functools.partial(BatchNorm, train, self.dtype, self.axis_name)
         stem_channels = scaled_channels(STEM_CHANNELS, self.width)
@@ -165,5 +187,5 @@ class EfficientNetB0(nn.Module):
         return 1 if stage == 1 and self.stem == "cifar" else STAGES[stage].stride
 
     def fault(self, image_size: int) -> str | None:
-        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        """The reason why this network cannot take images of this side (pixels), with the flag to change, or None."""
         return stem_fault(self.stem, image_size)

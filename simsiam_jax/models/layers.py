@@ -18,7 +18,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 @jax.custom_vjp
 def relu(x: Any) -> Any:
-    """max(x, 0), whose gradient at 0 is 0; kept, not computed again, for the layers that read it."""
+    """max(x, 0), whose gradient at 0 is 0. XLA stores the result and does not compute it again where it is read."""
     return cpu.computed_once(jnp.maximum(x, 0))
 
 
@@ -45,16 +45,19 @@ def conv(
     """A square convolution.
 
     Args:
-      features: Output channels.
+      features: Number of output channels.
       kernel: Side of the kernel in pixels.
-      stride: In pixels, both ways.
-      padding: Zeros on each side in pixels; None keeps the size at stride 1.
-      groups: Groups of channels that do not see each other; as many as channels make it depthwise.
+      stride: Vertical and horizontal stride in pixels.
+      padding: Number of zeros on each side in pixels; None keeps the size at stride 1.
+      groups: Number of groups of channels that do not see each other; as many as channels make it depthwise.
       use_bias: Whether a bias is added.
-      kernel_init: The kernel's initialisation; None: He's by the fan-out of a group (He et al. 2015), as
-        torchvision has it for ResNet and timm for EfficientNet.
+      kernel_init: Initialisation of the kernel. None is He's by the fan-out of a group (He et al. 2015), as torchvision
+        has it for ResNet and timm for EfficientNet.
       dtype: Compute type; parameters are float32.
-      name: The module's name.
+      name: Name of the module.
+
+    Returns:
+      A module that maps [batch, height, width, channels] to [batch, out height, out width, features].
     """
     around = kernel // 2 if padding is None else padding
     return nn.Conv(
@@ -73,15 +76,16 @@ def conv(
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as PyTorch's (Ioffe and Szegedy 2015), statistics in float32.
+    """Batch normalisation as in PyTorch (Ioffe and Szegedy 2015), with statistics in float32.
 
-    Differs from `flax.linen.BatchNorm`: the running variance follows the unbiased variance of the batch, n / (n - 1)
-    times the one that it is normalised by. On the last maps of these networks n is small enough to matter.
+    It differs from `flax.linen.BatchNorm` in the running variance. That follows the unbiased variance of the batch,
+    which is n / (n - 1) times the variance that the batch is normalised by. On the last maps of these networks n is
+    small enough to matter.
 
     Attributes:
       train: Whether the batch's own statistics are used, and the running ones updated.
       dtype: Compute type of the output.
-      axis_name: The axis of the enclosing `pmap` over which statistics are taken, or None outside of one.
+      axis_name: Axis of the enclosing `pmap` over which statistics are taken, or None outside of one.
       affine: Whether scale and bias are learned.
     """
 
@@ -131,10 +135,13 @@ def drop_path(
     """Stochastic depth (Huang et al. 2016): drops a block's residual for whole images, and scales up the others'.
 
     Args:
-      x: The residual.
-      rate: Probability that an image loses it, 0..1.
-      keys: One for each image, so that what is dropped depends on no other image and no device; None drops nothing.
-      block: Number of the block, whose draws are its own.
+      x: Residual of a block.
+      rate: Probability that an image loses the residual, 0..1.
+      keys: One key for each image, so that what is dropped depends on no other image and no device; None drops nothing.
+      block: Number of the residual, because each has draws of its own.
+
+    Returns:
+      The residual, zero for some images and divided by 1 - `rate` for the others.
     """
     if keys is None or rate == 0.0:
         return x
@@ -145,9 +152,9 @@ def drop_path(
 def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows cols channels"]:
     """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet).
 
-    As a maximum along each axis. lax's own, whose gradient XLA writes as a scatter with indices for every pixel, took
-    a sixth of a ResNet-18 step on a CPU. Among equal pixels the gradient goes to the first in reading order, as
-    lax and PyTorch have it.
+    It is computed as a maximum along one axis and then along the other. XLA writes the gradient of lax's own pooling as
+    a scatter with indices for every pixel, which took a sixth of a ResNet-18 step on a CPU. Among equal pixels the
+    gradient goes to the first in reading order, as in lax and PyTorch.
     """
     if cpu.is_lax_form():
         border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
@@ -162,7 +169,7 @@ def _max_of_3_by_2(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _taps(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What each output of a window of 3 with stride 2 sees: the pixel before its own, its own, the one after."""
+    """The three pixels that each output sees of a window of 3 with stride 2: one before its own, its own, one after."""
     lowest = jnp.array(-jnp.inf, x.dtype)
     if x.shape[axis] % 2:
         x = lax.pad(x, lowest, _edges(x, axis, 0, 1))
@@ -171,7 +178,7 @@ def _taps(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _edges(x: jax.Array, axis: int, low: int, high: int) -> list[tuple[int, int, int]]:
-    """How much `lax.pad` adds (or takes away, if negative) at the ends of one axis."""
+    """The argument of `lax.pad` that adds pixels at the ends of one axis, or takes them away if negative."""
     return [(low, high, 0) if each == axis else (0, 0, 0) for each in range(x.ndim)]
 
 
@@ -188,7 +195,7 @@ def _max_backward(axis: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Ar
     none = jnp.zeros((), gradient.dtype)
     to_before = lax.pad(jnp.where(won_before, gradient, none), none, _edges(x, axis, -1, 1))
     to_after = jnp.where(won_before | won_at, none, gradient) + to_before
-    # Pixels at even places are some window's own, those at odd ones after one and before the next.
+    # A pixel at an even place is a window's own. A pixel at an odd place lies after one window's and before the next's.
     pairs = jnp.stack([jnp.where(won_at, gradient, none), to_after], axis=axis + 1)
     flat = pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
     return (lax.slice_in_dim(flat, 0, x.shape[axis], axis=axis),)

@@ -19,7 +19,7 @@ class Pooling(nn.Module):
     """Halves the grid and doubles the channels: a depthwise convolution for patches, a linear layer for class tokens.
 
     Attributes:
-      dim: Output channels, a multiple of the input's.
+      dim: Number of output channels, a multiple of the input's.
       dtype: Compute type.
     """
 
@@ -30,7 +30,7 @@ class Pooling(nn.Module):
     def __call__(
         self, grid: Float[Array, "batch rows cols channels"], cls_tokens: Float[Array, "batch 1 channels"]
     ) -> tuple[Float[Array, "batch new_rows new_cols dim"], Float[Array, "batch 1 dim"]]:
-        """Maps one stage's tokens to the next one's."""
+        """Maps the patches and class tokens of a stage to those of the next."""
         grid = conv(
             self.dim,
             3,
@@ -49,12 +49,12 @@ class Stage(nn.Module):
     """Transformer blocks at one resolution, after pooling in all stages but the first.
 
     Attributes:
-      dim: Channels of a token.
-      heads: Heads of each attention.
+      dim: Number of channels of a token.
+      heads: Number of heads of each attention.
       depth: Number of blocks.
-      first_block: Number of its first block in the network.
-      pools: Whether it begins with pooling.
-      drop_path: Stochastic depth's probability in its blocks, 0..1.
+      first_block: Number of the stage's first block, counted over the network.
+      pools: Whether the stage begins with pooling.
+      drop_path: Probability that stochastic depth drops a residual of the stage's blocks, 0..1.
       dtype: Compute type.
     """
 
@@ -73,7 +73,7 @@ class Stage(nn.Module):
         cls_tokens: Float[Array, "batch 1 channels"],
         keys: Key[Array, "batch"] | None,
     ) -> tuple[Float[Array, "batch new_rows new_cols dim"], Float[Array, "batch 1 dim"]]:
-        """Maps patches and class tokens."""
+        """Maps patches and class tokens; `keys` (one for each image) draw the stochastic depth, None drops nothing."""
         if self.pools:
             grid, cls_tokens = Pooling(self.dim, self.dtype, name="pool")(grid, cls_tokens)
         rows = grid.shape[1]
@@ -94,12 +94,13 @@ class PoolingVisionTransformer(nn.Module):
     """PiT up to its class token: images to features of dimension 256 × width; the defaults are PiT-Ti.
 
     Attributes:
-      depths: Blocks of each stage.
-      heads: Heads of each stage's attention.
-      head_dim: Channels of a head in the published network; a stage has heads × head_dim.
-      patch_size: Side of a patch in pixels, even; patches overlap by half.
-      width: Channels as a multiple of the published network's; the number of heads stays.
-      drop_path: Stochastic depth's probability in the last stage, 0..1; it rises linearly from 0 in the first.
+      depths: Number of blocks of each stage.
+      heads: Number of heads of each stage's attention.
+      head_dim: Number of channels of a head in the published network; a stage has `heads` times as many.
+      patch_size: Side of a patch in pixels, an even number; patches overlap by half.
+      width: Factor on `head_dim`; the number of heads stays.
+      drop_path: Probability that stochastic depth drops a residual of the last stage, 0..1. It rises linearly from 0 in
+        the first stage.
       dtype: Compute type; parameters are float32.
     """
 
@@ -121,9 +122,12 @@ class PoolingVisionTransformer(nn.Module):
         """Maps normalised images to the last stage's class token, normalised.
 
         Args:
-          images: Height and width are whole numbers of half patches, and at least one patch.
+          images: Normalised images whose height and width are whole numbers of half patches, and at least one patch.
           train: Whether stochastic depth is on.
-          keys: For stochastic depth, one for each image; None drops nothing.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+
+        Returns:
+          Features, of type `dtype`.
         """
         dims = [heads * self.head_channels() for heads in self.heads]
         grid = PatchEmbed(dims[0], self.patch_size, self.patch_size // 2, "conv", self.dtype, name="patch_embed")(
@@ -151,7 +155,7 @@ class PoolingVisionTransformer(nn.Module):
         return max(1, round(self.head_dim * self.width))
 
     def fault(self, image_size: int) -> str | None:
-        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        """The reason why this network cannot take images of this side (pixels), with the flag to change, or None."""
         if self.patch_size < 2 or self.patch_size % 2:
             return f"--patch_size={self.patch_size}: patches overlap by half, so their side is an even number of pixels"
         if image_size < self.patch_size or image_size % (self.patch_size // 2):
@@ -163,5 +167,10 @@ class PoolingVisionTransformer(nn.Module):
 
     @staticmethod
     def resize_pos_embed(pos_embed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Position embeddings [1, rows, cols, dim] for another grid; class tokens have none."""
+        """Position embeddings for another grid of patches; class tokens have none.
+
+        Args:
+          pos_embed: Embeddings [1, rows, cols, dim].
+          shape: Shape wanted.
+        """
         return resize_grid(pos_embed, (shape[1], shape[2]))

@@ -12,7 +12,15 @@ from simsiam_jax.models.stems import stem_fault
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (He et al. 2016, figure 5 left)."""
+    """Two 3×3 convolutions and a shortcut (He et al. 2016, figure 5 left).
+
+    Attributes:
+      features: Number of output channels.
+      stride: Stride of the first convolution in pixels.
+      dtype: Compute type; parameters and batch statistics are float32.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
+    """
 
     features: int
     stride: int
@@ -23,7 +31,7 @@ class BasicBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch out_height out_width features"]:
-        """Maps feature maps at one resolution to the next; batch statistics are per call."""
+        """Maps feature maps to those of the next block; `train` normalises by the batch's own statistics."""
         norm = functools.partial(BatchNorm, train, self.dtype, self.axis_name)
         y = conv(self.features, 3, stride=self.stride, dtype=self.dtype, name="conv1")(x)
         y = relu(norm(name="bn1")(y))
@@ -39,11 +47,13 @@ class ResNet18(nn.Module):
     """ResNet-18 up to its global average pool: images to features of dimension 512 × width.
 
     Attributes:
-      stem: `imagenet`: 7×7 convolution with stride 2 and max-pool. `paper32`: 3×3 with stride 1, the max-pool
-        kept, as the paper's code has it for 32×32. `cifar`: 3×3 with stride 1 and no max-pool (SimSiam, D).
-      width: Channels of every layer as a multiple of the published network's, 64 in the first stage.
+      stem: Name of the first layers. `imagenet` is a 7×7 convolution with stride 2 and a max pooling. `paper32` is a
+        3×3 convolution with stride 1 and the max pooling, as in the paper's code for 32×32. `cifar` is the 3×3
+        convolution alone (SimSiam, appendix D).
+      width: Factor on the channels of every layer; at 1, the first stage has 64.
       dtype: Compute type; parameters and batch statistics are float32.
-      axis_name: The axis over which batch statistics are averaged in training, None outside `pmap`.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
     """
 
     stem: str = "imagenet"
@@ -58,7 +68,16 @@ class ResNet18(nn.Module):
         train: bool = False,
         keys: Key[Array, "batch"] | None = None,
     ) -> Float[Array, "batch features"]:
-        """Maps normalised images to features; `train` uses the batch's statistics. Draws nothing from `keys`."""
+        """Maps normalised images to features.
+
+        Args:
+          images: Normalised images.
+          train: Whether the batch's own statistics are used.
+          keys: Nothing is drawn from them; the network has no stochastic depth.
+
+        Returns:
+          Features, of type `dtype`.
+        """
         channels = self.stage_channels()
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
@@ -84,5 +103,5 @@ class ResNet18(nn.Module):
         return [max(1, round(64 * self.width)) * 2**stage for stage in range(4)]
 
     def fault(self, image_size: int) -> str | None:
-        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        """The reason why this network cannot take images of this side (pixels), with the flag to change, or None."""
         return stem_fault(self.stem, image_size)

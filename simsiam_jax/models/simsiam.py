@@ -1,4 +1,4 @@
-"""SimSiam's two heads and the network of equation (1)."""
+"""SimSiam's two heads and the network of equation (1) (Chen and He 2021)."""
 
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ def _hidden(has_norm: bool) -> Norm:
 
 
 def _dense(x: jax.Array, layer: int, dim: int, norm: Norm, train: bool, dtype: Any, axis_name: str | None) -> jax.Array:
-    """Within a head: fully connected layer `fcN`, and batch norm `bnN` where it has one."""
+    """Applies the fully connected layer `fcN` of a head, and the batch norm `bnN` where the head has one."""
     # A bias before a batch norm is subtracted again with the mean.
     x = nn.Dense(dim, use_bias=norm == "none", dtype=dtype, name=f"fc{layer}")(x)
     return x if norm == "none" else BatchNorm(train, dtype, axis_name, norm == "affine", name=f"bn{layer}")(x)
@@ -34,11 +34,12 @@ class Projector(nn.Module):
     Attributes:
       dim: Width of the hidden layers and of the output.
       layers: Number of fully connected layers.
-      output_norm: Batch norm on the output: `affine` (the paper's code: with scale and bias), `plain` (SimSiam's
-        own: without) or `none`.
+      output_norm: Kind of batch norm on the output: `affine` has scale and bias, as in the paper's code; `plain` has
+        neither, as in SimSiam's own; `none` leaves the norm out.
       hidden_norm: Whether the hidden layers have batch norm.
-      dtype: Compute type.
-      axis_name: As in the backbone.
+      dtype: Compute type; parameters and batch statistics are float32.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
     """
 
     dim: int = 1024
@@ -50,7 +51,7 @@ class Projector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch features"], train: bool = False) -> Float[Array, "batch dim"]:
-        """Maps features to z."""
+        """Maps features of a backbone to z; `train` normalises by the batch's own statistics."""
         for layer in range(self.layers):
             last = layer == self.layers - 1
             norm = self.output_norm if last else _hidden(self.hidden_norm)
@@ -61,15 +62,16 @@ class Projector(nn.Module):
 
 
 class Predictor(nn.Module):
-    """The prediction MLP: two layers, the hidden one a bottleneck with batch norm and ReLU, the output plain.
+    """The prediction MLP: a bottleneck with batch norm and ReLU, then a linear layer.
 
     Attributes:
       dim: Width of the input and of the output.
       hidden_dim: Width of the bottleneck, a quarter of `dim` in the paper.
-      output_norm: Batch norm on the output, as in `Projector`.
+      output_norm: Kind of batch norm on the output, as in `Projector`.
       hidden_norm: Whether the bottleneck has batch norm.
-      dtype: Compute type.
-      axis_name: As in the backbone.
+      dtype: Compute type; parameters and batch statistics are float32.
+      axis_name: Axis of the enclosing `pmap` over which batch statistics are averaged in training, or None outside of
+        one.
     """
 
     dim: int = 1024
@@ -81,7 +83,7 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch dim"], train: bool = False) -> Float[Array, "batch dim"]:
-        """Maps z to p."""
+        """Maps z to p; `train` normalises by the batch's own statistics."""
         norms = (_hidden(self.hidden_norm), self.output_norm)
         x = _dense(z, 1, self.hidden_dim, norms[0], train, self.dtype, self.axis_name)
         return _dense(nn.relu(x), 2, self.dim, norms[1], train, self.dtype, self.axis_name)
@@ -126,7 +128,16 @@ class SimSiam(nn.Module):
     def branch(
         self, view: Float[Array, "batch height width 3"], train: bool = False, keys: Key[Array, "batch"] | None = None
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch dim"]]:
-        """One view's p and z; `keys` as in the backbone."""
+        """Passes one view through the network.
+
+        Args:
+          view: Normalised images.
+          train: Whether the batch's own statistics are used, and stochastic depth is on.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+
+        Returns:
+          p and z.
+        """
         z = self.projector(self.backbone(view, train=train, keys=keys), train=train)
         return (self.predictor(z, train=train) if self.head.predictor else z), z
 
@@ -161,13 +172,13 @@ def train_on_views(
 
     Args:
       model: The network.
-      variables: Its `params` and `batch_stats`.
-      view1: [B, H, W, 3] float32, normalised.
-      view2: The same for the second view.
-      keys: For stochastic depth, one for each view and image; None drops nothing.
+      variables: The network's `params` and `batch_stats`.
+      view1: Normalised images of the first view, [batch, height, width, 3] float32.
+      view2: Normalised images of the second view, of the same shape.
+      keys: One key for each view and image, for stochastic depth; None drops nothing.
 
     Returns:
-      (p1, p2, z1, z2), each [B, dim], and the updated `batch_stats`.
+      (p1, p2, z1, z2), each [batch, dim], and the updated `batch_stats`.
     """
 
     def branch(view, keys):

@@ -13,7 +13,7 @@ from simsiam_jax.models.layers import conv, drop_path
 
 Initializer = Callable[..., jax.Array]
 
-# What PyTorch initialises every linear layer and convolution with: uniform with bounds ±1/sqrt(fan-in).
+# PyTorch's initialisation of linear layers and convolutions: uniform with bounds ±1/sqrt(fan-in).
 PYTORCH_DEFAULT: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -21,10 +21,10 @@ class PatchEmbed(nn.Module):
     """Cuts an image into patches and projects each: one convolution.
 
     Attributes:
-      dim: Channels of a token.
+      dim: Number of channels of a token.
       patch_size: Side of a patch in pixels.
-      stride: Distance between patches in pixels; smaller than the patch, they overlap.
-      name_of_conv: What timm calls the convolution.
+      stride: Distance between patches in pixels; patches overlap where it is smaller than their side.
+      name_of_conv: Name of the convolution in timm.
       dtype: Compute type.
     """
 
@@ -54,8 +54,8 @@ class Attention(nn.Module):
 
     Attributes:
       heads: Number of heads, a divisor of the channels.
-      qkv_bias: Whether that projection has a bias.
-      kernel_init: Of both projections.
+      qkv_bias: Whether the projection to queries, keys and values has a bias.
+      kernel_init: Initialisation of the weights of both projections.
       dtype: Compute type; the softmax is taken in float32.
     """
 
@@ -76,11 +76,11 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with a GELU between.
+    """Two fully connected layers with a GELU between them.
 
     Attributes:
       hidden_dim: Width of the hidden layer.
-      kernel_init: Of both layers.
+      kernel_init: Initialisation of the weights of both layers.
       dtype: Compute type.
     """
 
@@ -102,12 +102,12 @@ class Block(nn.Module):
 
     Attributes:
       index: Number of the block in its network, for the draws of stochastic depth.
-      heads: Heads of the attention.
+      heads: Number of heads of the attention.
       mlp_ratio: Hidden width of the MLP as a multiple of the channels.
       qkv_bias: Whether queries, keys and values have a bias.
-      norm_epsilon: Added to the variance in both layer norms.
+      norm_epsilon: Number that both layer norms add to the variance.
       drop_path: Probability of dropping each of the two residuals, 0..1.
-      kernel_init: Of all linear layers.
+      kernel_init: Initialisation of the weights of all linear layers.
       dtype: Compute type.
     """
 
@@ -142,7 +142,10 @@ def resize_grid(
 
     Args:
       grid: Embeddings by place, without those of class tokens.
-      size: Rows and columns wanted; the same as now returns the grid untouched.
+      size: Numbers of rows and columns wanted.
+
+    Returns:
+      The embeddings at the new places, or the grid untouched where it has this size already.
     """
     if grid.shape[1:3] == size:
         return grid

@@ -15,20 +15,21 @@ from simsiam_jax.models.transformer import Block, PatchEmbed, resize_grid
 class VisionTransformer(nn.Module):
     """ViT up to its class token: images to features of dimension dim × width.
 
-    The defaults are ViT-S/16 as timm has had it since May 2021 (and DeiT-S before it). `vit_s_2021` in the registry
-    is what timm called so until then and the paper's code ran: 768 wide, 8 blocks, 8 heads, MLP ratio 3, no bias
-    for queries, keys and values, layer norms with epsilon 1e-5.
+    The defaults are ViT-S/16 as timm has had it since May 2021, which is DeiT-S too. Until then timm gave the name to
+    another network, which the paper's code ran: 768 wide, 8 blocks, 8 heads, MLP ratio 3, no bias for queries, keys and
+    values, layer norms with epsilon 1e-5. It is `vit_s_2021` in the registry.
 
     Attributes:
-      dim: Channels of a token in the published network.
+      dim: Number of channels of a token in the published network.
       depth: Number of blocks.
-      heads: Heads of each attention.
+      heads: Number of heads of each attention.
       mlp_ratio: Hidden width of the MLPs as a multiple of the channels.
       qkv_bias: Whether queries, keys and values have a bias.
-      norm_epsilon: Added to the variance in layer norms.
+      norm_epsilon: Number that layer norms add to the variance.
       patch_size: Side of a patch in pixels.
-      width: Channels as a multiple of `dim`; the number of heads stays.
-      drop_path: Stochastic depth's probability in the last block, 0..1; it rises linearly from 0 in the first.
+      width: Factor on `dim`; the number of heads stays.
+      drop_path: Probability that stochastic depth drops a residual of the last block, 0..1. It rises linearly from 0 in
+        the first block.
       dtype: Compute type; parameters are float32.
     """
 
@@ -53,9 +54,12 @@ class VisionTransformer(nn.Module):
         """Maps normalised images to the last block's class token, normalised.
 
         Args:
-          images: Height and width are multiples of `patch_size`.
+          images: Normalised images whose height and width are multiples of `patch_size`.
           train: Whether stochastic depth is on.
-          keys: For stochastic depth, one for each image; None drops nothing.
+          keys: One key for each image, for stochastic depth; None drops nothing.
+
+        Returns:
+          Features, of type `dtype`.
         """
         dim = self.token_channels()
         grid = PatchEmbed(dim, self.patch_size, self.patch_size, "proj", self.dtype, name="patch_embed")(images)
@@ -83,7 +87,7 @@ class VisionTransformer(nn.Module):
         return max(1, round(self.dim * self.width / self.heads)) * self.heads
 
     def fault(self, image_size: int) -> str | None:
-        """What keeps this network from taking images of this side, with the flag to change, or None."""
+        """The reason why this network cannot take images of this side (pixels), with the flag to change, or None."""
         if self.patch_size < 1 or image_size % self.patch_size:
             return (
                 f"--image_size={image_size} is no multiple of --patch_size={self.patch_size}; "
@@ -93,7 +97,12 @@ class VisionTransformer(nn.Module):
 
     @staticmethod
     def resize_pos_embed(pos_embed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Position embeddings [1, 1 + patches, dim] for another (square) number of patches, the class token's apart."""
+        """Position embeddings for another number of patches; that of the class token stays.
+
+        Args:
+          pos_embed: Embeddings [1, 1 + patches, dim], the class token's first.
+          shape: Shape wanted; both numbers of patches are squares.
+        """
         old, new = (round((tokens - 1) ** 0.5) for tokens in (pos_embed.shape[1], shape[1]))
         grid = rearrange(pos_embed[:, 1:], "1 (row col) dim -> 1 row col dim", row=old)
         places = rearrange(resize_grid(grid, (new, new)), "1 row col dim -> 1 (row col) dim")

@@ -1,1 +1,1 @@
-"""From the files that a run leaves to tables, figures and one page; nothing here imports jax."""
+"""From the files of a run to tables, figures and one page. It stands on records and settings, and imports no jax."""

@@ -1,10 +1,11 @@
-"""Which pretrainings collapsed, or are on the way: all images in nearly one direction (SimSiam, section 4.1).
+"""Which pretrainings collapsed, or are about to: all images get nearly the same direction (SimSiam, section 4.1).
 
 The sign is the spread of the l2-normalised z times the root of its dimension, on validation images at the end of
-pretraining: 1 where z fills the sphere, 0 where it is one point. kNN stands beside it, with what guessing gives.
+pretraining: it is 1 where z fills the sphere and 0 where it is one point. The accuracy of kNN is said with it, beside
+what guessing gives.
 
-A collapse takes time. With batch norm of scale and bias on z, as the paper's code has it, it goes by way of the bias,
-which has to outgrow the scale: then the loss is near -1 and no longer hurries, and a short run ends in between.
+A collapse takes time. The paper's code has batch norm with scale and bias on z. There the bias has to outgrow the
+scale. The loss is near -1 by then and falls slowly, so that a short run ends half-way.
 """
 
 import math
@@ -27,9 +28,9 @@ class Spread:
     """How one arm's pretraining ended.
 
     Attributes:
-      arm: Whose.
-      by_seed: Spread of z times sqrt(d) by seed, on validation images.
-      knn: kNN on test images, in percent, where it was measured.
+      arm: The arm.
+      by_seed: The spread of the l2-normalised z times sqrt(d) by seed, on validation images.
+      knn: The headline of kNN on test images, in percent; None where it was not measured.
     """
 
     arm: ArmRecord
@@ -38,7 +39,7 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """Mean spread over the seeds."""
+        """The mean spread over the seeds."""
         return statistics.fmean(self.by_seed.values())
 
     @property
@@ -53,11 +54,11 @@ class Spread:
 
 
 def spreads(results: Sequence[Result], experiment: Experiment) -> list[Spread]:
-    """How each arm's pretraining ended, arms without one left out.
+    """How each arm's pretraining ended. Arms without a pretraining are left out.
 
     Args:
-      results: The result lines; of two for the same pretraining the later counts.
-      experiment: Says which arms there are.
+      results: All results of the run. Of two for the same pretraining the later one counts.
+      experiment: What the run is: its arms and its headline.
     """
     knn = scores_by_arm(results, experiment, experiment.metric)
     found = []
@@ -74,7 +75,7 @@ def spreads(results: Sequence[Result], experiment: Experiment) -> list[Spread]:
 
 
 def chance(experiment: Experiment) -> float | None:
-    """What guessing gives, in percent: of classes that are equally frequent, or of a ranking; None for attributes."""
+    """What guessing gives in percent, for equally frequent classes or a ranking; None for attributes."""
     if experiment.metric == "auc":
         return 50.0
     if experiment.metric in ("top1", "balanced_accuracy") and experiment.class_names:
@@ -82,12 +83,12 @@ def chance(experiment: Experiment) -> float | None:
     return None
 
 
-def summary(found: Sequence[Spread], experiment: Experiment) -> str:
-    """Whether anything collapsed, in a sentence or two; "" without a pretraining.
+def collapse_sentence(found: Sequence[Spread], experiment: Experiment) -> str:
+    """Whether any pretraining collapsed, in a sentence or two; "" without a pretraining.
 
     Args:
-      found: From `spreads`.
-      experiment: Says what guessing gives.
+      found: How each arm's pretraining ended, from `spreads`.
+      experiment: What the run is: its headline and its classes, which say what guessing gives.
     """
     if not found:
         return ""

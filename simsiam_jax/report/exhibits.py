@@ -1,58 +1,63 @@
-"""What a run shows beside its numbers: sample images, nearest neighbours, maps of features, confusion matrices.
+"""What a run shows beside its numbers: sample images, augmented pairs, nearest neighbours and maps of features.
 
-Drawn from the small files that `simsiam_jax.study.exhibits` leaves in a workdir, and from nothing else.
+Everything is drawn from the small files that `simsiam_jax.study.exhibits` leaves in a workdir.
 """
 
-import json
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simsiam_jax.records.experiment import ArmRecord, Experiment
 from simsiam_jax.records.results import Result
-from simsiam_jax.report.figures import (
+from simsiam_jax.report.confusion import confusion_picture
+from simsiam_jax.report.exhibit_files import Arrays, read_arrays, read_arrays_by_arm, some_arms
+from simsiam_jax.report.style import (
     ARM_COLOURS,
     INK,
     MARKERS,
     MUTED,
     PAPER,
-    RULE,
+    RIGHT,
+    WRONG,
+    Picture,
     shorten,
     styled,
 )
-from simsiam_jax.report.picture import Picture
 
-# More would be too small to be told apart: the arms of the first groups.
-_MOST_ARMS = 8
 _QUERIES_SHOWN, _NEIGHBOURS_SHOWN = 5, 5
-_WIDTH = 7.2  # inches: these stand alone in the page
+_WIDTH = 7.2  # inches: these pictures stand alone in the page
 
 
-def pictures(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> tuple[list[Picture], list[str]]:
-    """The exhibits of a run, and a note for each file that cannot be read.
+def exhibit_pictures(
+    workdir: Path, experiment: Experiment, results: Sequence[Result]
+) -> tuple[list[Picture], list[str]]:
+    """The pictures that a run's files allow, and a note for each file that cannot be read.
 
     Args:
       workdir: The run's folder.
-      experiment: Its arms and classes.
-      results: Its lines: only arms that have some are looked for.
+      experiment: What the run is: its arms and classes.
+      results: All results of the run. Only arms that have some are drawn.
     """
-    shown = [arm for arm in experiment.arms if any(result.arm == arm.name for result in results)]
+    measured = {result.arm for result in results}
+    shown = [arm for arm in experiment.arms if arm.name in measured]
     notes: list[str] = []
-    found: list[Picture] = []
-    for draw in (_samples, _neighbours, _map, _confusion):
-        picture = draw(workdir, experiment, shown, notes)
-        found += [picture] if picture else []
-    return found, notes
+    found = [
+        _samples(workdir, experiment, notes),
+        _pairs(workdir, notes),
+        _neighbours(workdir, shown, notes),
+        _map(workdir, experiment, shown, notes),
+        confusion_picture(workdir, experiment, shown, notes),
+    ]
+    return [picture for picture in found if picture is not None], notes
 
 
-def _samples(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
-    arrays = _first(_arrays(workdir, "samples.npz", notes))
+def _samples(workdir: Path, experiment: Experiment, notes: list[str]) -> Picture | None:
+    arrays = read_arrays(workdir, "samples.npz", notes)
     if arrays is None:
         return None
     images, labels = arrays["images"], arrays["labels"]
@@ -75,55 +80,147 @@ def _samples(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], n
     )
 
 
-def _neighbours(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
-    by_arm = _by_arm(workdir, _of_few(arms), "knn/neighbours.npz", notes)
+def _pairs(workdir: Path, notes: list[str]) -> Picture | None:
+    arrays = read_arrays(workdir, "pairs.npz", notes)
+    if arrays is None:
+        return None
+    try:
+        originals, view1, view2 = arrays["originals"], arrays["view1"], arrays["view2"]
+        same = originals.ndim == view1.ndim == view2.ndim == 4 and len(originals) == len(view1) == len(view2) > 0
+        if not same or originals.dtype != np.uint8 or {each.shape[-1] for each in (originals, view1, view2)} != {3}:
+            raise ValueError("these are no pairs of images")
+    except (KeyError, ValueError):
+        notes.append("pairs.npz cannot be read; it is left out")
+        return None
+    return Picture(
+        "pairs",
+        augmented_pairs(originals, view1.astype(np.float32), view2.astype(np.float32)),
+        "Images beside their two augmented views",
+        "What pretraining compares: the network is to give both views of an image the same representation.",
+    )
+
+
+def augmented_pairs(
+    originals: UInt8[np.ndarray, "images height width 3"],
+    view1: Float[np.ndarray, "images size size 3"],
+    view2: Float[np.ndarray, "images size size 3"],
+    columns: int = 2,
+    limit: int = 8,
+) -> Figure:
+    """A sheet of images and the two views that SimSiam compares (section 3): original, view 1, view 2.
+
+    Args:
+      originals: The images, 0..255.
+      view1: The images' first views before normalisation, 0..1.
+      view2: The images' second views before normalisation, 0..1.
+      columns: The number of triples beside each other, at least 1.
+      limit: The number of images that are shown at most, at least 1.
+    """
+    count = min(len(originals), limit)
+    rows = -(-count // columns)
+    size = 1.02  # inches of an image
+    with styled():
+        figure = Figure(figsize=(size * (3 * columns + 0.35 * (columns - 1)), size * rows + 0.3))
+        widths = ([1.0] * 3 + [0.3]) * columns
+        grid = figure.add_gridspec(
+            rows, 4 * columns - 1, width_ratios=widths[:-1], left=0.005, right=0.995, bottom=0.01,
+            top=1 - 0.27 / (size * rows + 0.3), wspace=0.06, hspace=0.06,
+        )  # fmt: skip
+        for index in range(count):
+            row, column = index % rows, index // rows
+            for place, (name, images) in enumerate((("original", originals), ("view 1", view1), ("view 2", view2))):
+                axes = figure.add_subplot(grid[row, 4 * column + place])
+                image = images[index] if images.dtype == np.uint8 else np.clip(images[index], 0, 1)
+                axes.imshow(image, interpolation="none")
+                axes.set_axis_off()
+                if row == 0:
+                    axes.set_title(name, fontsize=9, color=MUTED, loc="left", pad=4)
+    return figure
+
+
+def _neighbours(workdir: Path, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
+    by_arm = read_arrays_by_arm(workdir, some_arms(arms), "knn/neighbours.npz", notes)
     if not by_arm:
         return None
-    queries = min(_QUERIES_SHOWN, *(len(arrays["queries"]) for _, arrays in by_arm))
-    block = 1 + _NEIGHBOURS_SHOWN
-    across = min(2, len(by_arm))
-    down = -(-len(by_arm) // across)
+    blocks = _neighbour_blocks(by_arm)
+    lines = max(len(queries) for _, _, queries in blocks)
+    across = 2
+    down = -(-len(blocks) // across)
     with styled():
-        figure = Figure(figsize=(_WIDTH, down * (0.53 * queries + 0.3)))
+        figure = Figure(figsize=(_WIDTH, down * (0.61 * lines + 0.3)))
         outer = figure.add_gridspec(
             down, across, left=0.005, right=0.995, bottom=0.01, top=0.99, wspace=0.06, hspace=0.04
         )
-        for place, (arm, arrays) in enumerate(by_arm):
+        for place, (title, arrays, queries) in enumerate(blocks):
             inner = outer[place // across, place % across].subgridspec(
-                queries + 1, block, height_ratios=[0.45, *[1] * queries], wspace=0.08, hspace=0.1
+                lines + 1, 1 + _NEIGHBOURS_SHOWN, height_ratios=[0.45, *[1] * lines], wspace=0.08, hspace=0.1
             )
             heading = figure.add_subplot(inner[0, :])
             heading.set_axis_off()
-            heading.text(0, 0.1, shorten(arm.title, 52), fontsize=8.5, color=INK)
-            # Evenly over the classes, so that the first ones are not all that is seen.
-            for row, query in enumerate(np.linspace(0, len(arrays["queries"]) - 1, queries).round().astype(int)):
+            heading.text(0, 0.1, shorten(title, 52), fontsize=8.5, color=INK)
+            for row, query in enumerate(queries):
                 _show(figure.add_subplot(inner[row + 1, 0]), arrays["queries"][query], INK, 1.6)
-                wanted = arrays["query_labels"][query]
                 for column in range(min(_NEIGHBOURS_SHOWN, arrays["neighbours"].shape[1])):
-                    same = np.array_equal(arrays["neighbour_labels"][query, column], wanted)
+                    same = same_labels(arrays["neighbour_labels"][query, column], arrays["query_labels"][query])
                     axes = figure.add_subplot(inner[row + 1, column + 1])
-                    _show(axes, arrays["neighbours"][query, column], ARM_COLOURS[3] if same else ARM_COLOURS[1], 1.4)
-                    if not same:
-                        axes.text(
-                            0.06, 0.06, "×", transform=axes.transAxes, color=ARM_COLOURS[1], fontsize=9, weight="bold"
-                        )
+                    colour = MUTED if same is None else RIGHT if same else WRONG
+                    _show(axes, arrays["neighbours"][query, column], colour, 1.4)
+                    if same is False:
+                        axes.text(0.06, 0.06, "×", transform=axes.transAxes, color=WRONG, fontsize=9, weight="bold")
     return Picture(
         "neighbours",
         figure,
         "Test images and their nearest neighbours under each arm",
         "First of each line a test image, then the labelled images whose features are nearest (cosine, first seed); "
-        "a cross marks those with other labels.",
+        "a cross marks those with other labels, where both are known.",
     )
 
 
+def _neighbour_blocks(by_arm: Sequence[tuple[ArmRecord, Arrays]]) -> list[tuple[str, Arrays, list[int]]]:
+    """What stands beside each other: a title, an arm's arrays, and which of its test images are shown.
+
+    The images are evenly over the classes, so that the first classes are not all that is seen. A single arm has two
+    blocks, so that images have the same size whatever the number of arms.
+    """
+
+    def chosen(arrays: Arrays, count: int) -> list[int]:
+        known = len(arrays["queries"])
+        return np.linspace(0, known - 1, min(count, known)).round().astype(int).tolist()
+
+    if len(by_arm) > 1:
+        count = min(_QUERIES_SHOWN, *(len(arrays["queries"]) for _, arrays in by_arm))
+        return [(arm.title, arrays, chosen(arrays, count)) for arm, arrays in by_arm]
+    ((arm, arrays),) = by_arm
+    queries = chosen(arrays, 2 * _QUERIES_SHOWN)
+    half = -(-len(queries) // 2)
+    return [(arm.title, arrays, queries[:half]), ("", arrays, queries[half:])]
+
+
+def same_labels(
+    ours: Int[np.ndarray, "*attributes"] | np.integer, theirs: Int[np.ndarray, "*attributes"] | np.integer
+) -> bool | None:
+    """Whether two images have the same class, or the same attributes as far as they are known of both.
+
+    Args:
+      ours: The class or the attributes of one image; -1 stands for an unknown one.
+      theirs: The same of the other image.
+
+    Returns:
+      None where nothing is known of both images.
+    """
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    known = (ours >= 0) & (theirs >= 0)
+    return bool((ours == theirs)[known].all()) if known.any() else None
+
+
 def _map(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
-    by_arm = _by_arm(workdir, _of_few(arms), "knn/map.npz", notes)
+    by_arm = read_arrays_by_arm(workdir, some_arms(arms), "knn/map.npz", notes)
     if not by_arm:
         return None
     across = min(3, len(by_arm))
     down = -(-len(by_arm) // across)
     side = _WIDTH / across
-    # Of attributes, whether the first one is there.
+    # Attributes are too many for one map: it shows whether the first one is there.
     labels = {arm.name: arrays["labels"].reshape(len(arrays["labels"]), -1)[:, 0] for arm, arrays in by_arm}
     values = sorted({int(value) for column in labels.values() for value in column if value >= 0})
     with styled():
@@ -135,8 +232,8 @@ def _map(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes
             axes.set_title(shorten(arm.title, int(16 * side)), fontsize=8.5)
             for index, value in enumerate(values):
                 rows = labels[arm.name] == value
-                axes.plot(*arrays["positions"][rows].T, label=None, **_sign(index))
-        handles = [panels[0].plot([], [], **_sign(index))[0] for index in range(len(values))]
+                axes.plot(*arrays["positions"][rows].T, label=None, **_class_style(index))
+        handles = [panels[0].plot([], [], **_class_style(index))[0] for index in range(len(values))]
         names = [_value_name(experiment, value) for value in values]
         figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), markerscale=1.6, fontsize=8)
     return Picture(
@@ -148,61 +245,7 @@ def _map(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes
     )
 
 
-def _confusion(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:
-    found = [(arm, _counts(workdir, arm, notes)) for arm in _of_few(arms)]
-    by_arm = [(arm, kind, counts) for arm, (kind, counts) in found if counts is not None]
-    if not by_arm:
-        return None
-    classes = by_arm[0][1] == "classes"
-    across = min(2 if len(by_arm[0][2]) > 4 else 3, len(by_arm))
-    down = -(-len(by_arm) // across)
-    side = _WIDTH / across
-    with styled():
-        figure = Figure(figsize=(_WIDTH, down * side * (0.92 if classes else 0.62)), layout="constrained")
-        panels = np.ravel(np.asarray(figure.subplots(down, across, squeeze=False)))
-        for axes in panels[len(by_arm) :]:
-            axes.set_axis_off()
-        for axes, (arm, _, counts) in zip(panels, by_arm, strict=False):
-            headings = experiment.class_names if classes else ("found", "false alarm", "missed", "rightly absent")
-            lines = experiment.class_names or tuple(map(str, range(len(counts))))
-            _matrix(axes, counts, lines, headings or lines)
-            axes.set_title(shorten(arm.title, int(14 * side)), fontsize=8.5)
-    return Picture(
-        "confusion",
-        figure,
-        "Confusion matrices of fine-tuning",
-        "Test images after fine-tuning, in % of each line, over all seeds: "
-        + ("lines are true classes, columns what was predicted." if classes else "a line for each attribute."),
-    )
-
-
-def _matrix(
-    axes: Axes, counts: Int[np.ndarray, "lines columns"], lines: Sequence[str], headings: Sequence[str]
-) -> None:
-    """Shares of each line as squares whose area is the share, with their numbers."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 6.5 if max(shares.shape) <= 6 else 5.5
-    for row, column in np.ndindex(*shares.shape):
-        share = shares[row, column]
-        colour = ARM_COLOURS[2] if row == column or len(headings) != len(lines) else ARM_COLOURS[1]
-        half = 0.48 * np.sqrt(share)
-        axes.fill_between([column - half, column + half], row - half, row + half, color=colour, alpha=0.4, linewidth=0)
-        if share >= 0.005:
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=size, color=INK)
-    axes.set(xlim=(-0.5, shares.shape[1] - 0.5), ylim=(shares.shape[0] - 0.5, -0.5), aspect="auto")
-    axes.set_xticks(
-        range(shares.shape[1]), [shorten(name, 13) for name in headings], rotation=55, ha="right", fontsize=6.5
-    )
-    axes.set_yticks(range(shares.shape[0]), [shorten(name, 15) for name in lines], fontsize=6.5)
-    axes.set_xticks(np.arange(shares.shape[1] + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(shares.shape[0] + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=RULE)
-    axes.tick_params(which="both", length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _sign(index: int) -> dict[str, Any]:
+def _class_style(index: int) -> dict[str, Any]:
     """A class's colour and marker: told apart without colours too."""
     colours = ARM_COLOURS[1:]
     # Where colours begin again, other markers do.
@@ -212,65 +255,11 @@ def _sign(index: int) -> dict[str, Any]:
 
 
 def _show(axes: Axes, image: UInt8[np.ndarray, "height width 3"], frame: str = PAPER, width: float = 0.0) -> None:
-    axes.imshow(image, interpolation="none", aspect="auto")
+    axes.imshow(image, interpolation="none")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=width > 0, color=frame, linewidth=width)
-
-
-def _of_few(arms: Sequence[ArmRecord]) -> list[ArmRecord]:
-    """The arms to draw: of no more groups than there is room for, a first group as a whole."""
-    chosen: list[ArmRecord] = []
-    for group in dict.fromkeys(arm.group for arm in arms):
-        members = [arm for arm in arms if arm.group == group]
-        if not chosen or len(chosen) + len(members) <= _MOST_ARMS:
-            chosen += members
-    return chosen[:_MOST_ARMS]
-
-
-def _by_arm(
-    workdir: Path, arms: Iterable[ArmRecord], name: str, notes: list[str]
-) -> list[tuple[ArmRecord, dict[str, np.ndarray]]]:
-    found = [(arm, _first(_arrays(workdir, f"{arm.name}/seed-*/{name}", notes))) for arm in arms]
-    return [(arm, arrays) for arm, arrays in found if arrays is not None]
-
-
-def _first(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
-    return found[0] if found else None
-
-
-def _arrays(workdir: Path, pattern: str, notes: list[str]) -> list[dict[str, np.ndarray]]:
-    def read(path: Path) -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    return _read(workdir, pattern, read, notes)
-
-
-def _counts(workdir: Path, arm: ArmRecord, notes: list[str]) -> tuple[str, Int[np.ndarray, "lines columns"] | None]:
-    """What was counted, and the counts of an arm, summed over its seeds."""
-
-    def read(path: Path) -> tuple[str, np.ndarray]:
-        ((kind, counts),) = json.loads(path.read_text()).items()
-        counts = np.asarray(counts)
-        if counts.ndim != 2 or counts.dtype.kind != "i":
-            raise ValueError("no matrix of counts")
-        return kind, counts
-
-    found = _read(workdir, f"{arm.name}/seed-*/finetune/confusion.json", read, notes)
-    same = [counts for kind, counts in found if kind == found[0][0] and counts.shape == found[0][1].shape]
-    return (found[0][0], np.sum(same, axis=0)) if found else ("", None)
-
-
-def _read(workdir: Path, pattern: str, read: Callable[[Path], Any], notes: list[str]) -> list[Any]:
-    found = []
-    for path in sorted(workdir.glob(pattern)):
-        try:
-            found.append(read(path))
-        except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
-            notes.append(f"{path.name} of {path.parent.name} cannot be read; it is left out")
-    return found
 
 
 def _class_name(experiment: Experiment, label: int, length: int) -> str:

@@ -17,24 +17,24 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from simsiam_jax.records.experiment import Experiment, Headline
 from simsiam_jax.records.results import Result
-from simsiam_jax.report.figures import ARM_COLOURS, MARKERS, styled
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
+from simsiam_jax.report.style import MARKERS, Picture, arm_colour, styled
+from simsiam_jax.report.words import STAGE_WORDS, capital, seeds_text
 
 NONE, IN_DOMAIN = "none", "in_domain"
-SPOKEN = {"finetune": "fine-tuning", "linear": "the linear probe", "knn": "kNN"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """What was reached with so many labels.
+class Point:
+    """What was reached with one number of labels.
 
     Attributes:
-      labels: Labelled images.
-      without: The headline in percent without pretraining, on test.
-      pretrained: The same after in-domain pretraining.
-      needed: By seed, the labels that give without pretraining what the pretrained network reached with `labels`; an
-        end of the curve where it lies beyond.
-      beyond: In how many seeds it does.
+      labels: The number of labelled images.
+      without: The headline on test in percent, without pretraining.
+      pretrained: The headline on test in percent, after in-domain pretraining.
+      needed: By seed, the labels that give without pretraining what the pretrained network reached with `labels`. It is
+        an end of the curve where that lies beyond.
+      beyond: The number of seeds in which it lies beyond the curve.
     """
 
     labels: int
@@ -49,34 +49,35 @@ class Efficiency:
     """The label efficiency of pretraining in one evaluation.
 
     Attributes:
-      eval: Which.
-      headline: What is measured.
-      lines: By number of labels, rising.
-      saving: Of log(needed / used labels), by seed its mean over the lines, from zero, with both intervals.
+      eval: The evaluation, one of `EVALUATIONS`.
+      headline: The words for the number that is measured.
+      points: What was reached with each number of labels, rising.
+      saving: The saving against zero with both intervals. A seed's saving is the mean over the points of
+        log(needed / used labels).
     """
 
     eval: str
     headline: Headline
-    lines: tuple[Line, ...]
+    points: tuple[Point, ...]
     saving: Difference
 
     @property
     def factor(self) -> float:
-        """Geometric mean over the seeds: above 1, pretraining saved labels."""
+        """How many times as many labels are needed without pretraining: the geometric mean over the seeds."""
         return math.exp(self.saving.mean)
 
     @property
     def sentence(self) -> str:
         """How many labels pretraining saved, believed where both intervals leave out a factor of 1."""
-        where = f"In {SPOKEN[self.eval]}, at equal {self.headline.noun},"
+        where = f"At equal {STAGE_WORDS[self.eval].adjective} {self.headline.noun},"
         times = f"without it, {self.factor:.2f} times as many are needed"
         bound = ", the ends of the curve taken where an accuracy lay beyond it"
-        bound = bound if any(line.beyond for line in self.lines) else ""
+        bound = bound if any(point.beyond for point in self.points) else ""
         if self.saving.n == 1:
             return f"{where} one seed cannot tell whether pretraining saved labels: {times}{bound}."
         student = _interval(self.saving.low, self.saving.high)
         bootstrap = _interval(self.saving.bootstrap_low, self.saving.bootstrap_high)
-        seeds = f"{self.saving.n} seeds"
+        seeds = seeds_text(self.saving.n)
         intervals = f"(95 % interval {student} by Student's t, {bootstrap} by bootstrap, {seeds}{bound})"
         if self.saving.sign > 0:
             return f"{where} pretraining saved {100 * (1 - 1 / self.factor):.0f} % of the labels: {times} {intervals}."
@@ -90,12 +91,12 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def efficiency(results: Sequence[Result], experiment: Experiment, eval: str = "finetune") -> Efficiency | None:
-    """What pretraining saved in labels; None where arms do not differ in them.
+    """What pretraining saved in labels; None where arms do not differ in their number of labels.
 
     Args:
-      results: Of the run.
-      experiment: Whose arms have `labels` and `pretrain`.
-      eval: Which evaluation.
+      results: All results of the run.
+      experiment: What the run is. Its arms say their `labels` and their `pretrain`.
+      eval: The evaluation, one of `EVALUATIONS`.
     """
     scores = scores_by_arm(results, experiment, experiment.metric)
     curves: dict[str, dict[int, Score]] = {NONE: {}, IN_DOMAIN: {}}
@@ -117,8 +118,8 @@ def efficiency(results: Sequence[Result], experiment: Experiment, eval: str = "f
         )
         for seed in seeds
     }
-    lines = tuple(
-        Line(
+    points = tuple(
+        Point(
             labels=labels,
             without=curves[NONE][labels],
             pretrained=curves[IN_DOMAIN][labels],
@@ -127,10 +128,12 @@ def efficiency(results: Sequence[Result], experiment: Experiment, eval: str = "f
         )
         for place, labels in enumerate(common)
     )
-    logarithms = {seed: statistics.fmean(math.log(line.needed[seed] / line.labels) for line in lines) for seed in seeds}
+    logarithms = {
+        seed: statistics.fmean(math.log(point.needed[seed] / point.labels) for point in points) for seed in seeds
+    }
     saving = paired_difference(logarithms, dict.fromkeys(seeds, 0.0))
     assert saving is not None
-    return Efficiency(eval, experiment.headline, lines, saving)
+    return Efficiency(eval, experiment.headline, points, saving)
 
 
 def labels_needed(
@@ -138,12 +141,15 @@ def labels_needed(
     without: Float[np.ndarray, " counts"],
     pretrained: Float[np.ndarray, " counts"],
 ) -> tuple[Float[np.ndarray, " counts"], Float[np.ndarray, " counts"]]:
-    """Labels at which the curve `without` reaches each of `pretrained`, and 1 where it does so beyond its ends, else 0.
+    """The labels at which the curve `without` reaches each value of `pretrained`.
 
     Args:
-      labels: Numbers of labels, rising.
+      labels: The numbers of labels, rising.
       without: What is reached without pretraining.
       pretrained: What is to be reached.
+
+    Returns:
+      The labels that are needed, and for each 1 where it is an end of the curve because the value lies beyond, else 0.
     """
     rising = np.maximum.accumulate(without)
     # np.interp takes the last of equal values; labels that add nothing are not needed: the first.
@@ -153,15 +159,25 @@ def labels_needed(
     return np.where(pretrained > rising[-1], labels[-1], found), beyond.astype(np.float64)
 
 
+def picture(found: Efficiency) -> Picture:
+    """The picture of both curves, with the saving in words."""
+    return Picture(
+        f"labels-{found.eval}",
+        figure(found),
+        f"{capital(found.headline.noun)} against the number of labels, {STAGE_WORDS[found.eval].name}",
+        f"Lines are means over seeds, bands reach from the lowest to the highest seed. {found.sentence}",
+    )
+
+
 def figure(found: Efficiency) -> Figure:
-    """Both curves over the labels, the lines means and the bands from the lowest to the highest seed."""
+    """Both curves over the labels: lines are means, bands reach from the lowest to the highest seed."""
     with styled():
         figure = Figure(figsize=(5.2, 3.5), layout="constrained")
         axes = figure.add_subplot()
-        places = [line.labels for line in found.lines]
+        places = [point.labels for point in found.points]
         for index, (name, label) in enumerate((("without", "no pretraining"), ("pretrained", "in-domain pretraining"))):
-            scores = [getattr(line, name) for line in found.lines]
-            colour = ARM_COLOURS[2 * index]
+            scores = [getattr(point, name) for point in found.points]
+            colour = arm_colour(2 * index)
             axes.plot(places, [score.mean for score in scores], color=colour, marker=MARKERS[index], label=label)
             low, high = zip(
                 *((min(score.by_seed.values()), max(score.by_seed.values())) for score in scores), strict=True
@@ -175,6 +191,6 @@ def figure(found: Efficiency) -> Figure:
         axes.tick_params(length=0, pad=5)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("labelled images")
-        axes.set_title(f"{SPOKEN[found.eval].removeprefix('the ').capitalize()} on test: {found.headline.name}, %")
+        axes.set_title(f"{capital(STAGE_WORDS[found.eval].name)} on test: {found.headline.name}, %")
         axes.legend(loc="lower right")
     return figure

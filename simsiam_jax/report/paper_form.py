@@ -1,6 +1,6 @@
 """The table in the paper's form: its lines and columns, our numbers, and the paper's in a second line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from simsiam_jax.records.experiment import ArmRecord, Column, Experiment, Layout
@@ -10,22 +10,29 @@ from simsiam_jax.report.seeds import Key, Score, better_than_all, scores_by_arm
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: our number, the paper's in percent, whether ours is clearly its group's best, whether it was not run."""
+    """One cell of the table.
+
+    Attributes:
+      score: Our number; None where it was not measured.
+      published: The paper's number in percent; None where the paper has none.
+      best: Whether ours is clearly the best of the arm's group.
+      absent: Whether the arm was not run.
+    """
 
     score: Score | None
-    paper: float | int | None = None
+    published: float | int | None = None
     best: bool = False
     absent: bool = False
 
 
 @dataclass(frozen=True)
 class PaperForm:
-    """The table.
+    """The whole table.
 
     Attributes:
-      corner: What the lines are.
-      headings: Of the columns.
-      lines: Label and cells of each line.
+      corner: The heading above the lines' labels.
+      headings: The headings of the columns.
+      lines: The label and the cells of each line.
     """
 
     corner: str
@@ -33,17 +40,18 @@ class PaperForm:
     lines: tuple[tuple[str, tuple[Cell, ...]], ...]
 
     @property
-    def has_paper(self) -> bool:
+    def has_published(self) -> bool:
         """Whether the paper has a number for any cell."""
-        return any(cell.paper is not None for _, cells in self.lines for cell in cells)
+        return any(cell.published is not None for _, cells in self.lines for cell in cells)
 
 
 def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm | None:
     """The table in the paper's form; None where the experiment has no such form.
 
     Args:
-      results: The result lines.
-      experiment: Its `layout`, or fine-tuning on both splits where only the paper's numbers are known.
+      results: All results of the run.
+      experiment: What the run is. Without a `layout`, arms with published numbers are shown by fine-tuning's headline
+        on validation and test.
     """
     layout = experiment.layout
     if layout is None and any(arm.published for arm in experiment.arms):
@@ -63,31 +71,16 @@ def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm |
     return PaperForm("pretraining", tuple(column.heading for column in layout.columns), lines)
 
 
-def _find(cells: dict[str, Cell], arms: Sequence[ArmRecord], words: str) -> Cell:
-    return next((cells[arm.name] for arm in arms if arm.words == words), Cell(None))
+def best_arms(scores: Mapping[str, Mapping[Key, Score]], experiment: Experiment, key: Key) -> set[str]:
+    """The arms to emphasise in a column: each is clearly above every other one of its group.
 
-
-def _column(results: Sequence[Result], experiment: Experiment, column: Column) -> dict[str, Cell]:
-    """The cells of a column by arm."""
-    metric = column.metric or experiment.metric
-    scores, key = scores_by_arm(results, experiment, metric), (column.eval, column.split)
-    best = best_arms(scores, experiment, key)
-    return {
-        arm.name: Cell(scores[arm.name].get(key), _paper(arm, column, metric), arm.name in best, bool(arm.absent))
-        for arm in experiment.arms
-    }
-
-
-def best_arms(scores: dict[str, dict[Key, Score]], experiment: Experiment, key: Key) -> set[str]:
-    """The arms to emphasise: in a column clearly above every other of their group.
-
-    An arm that was not measured yet might be better, so that a group with a gap has none; one that cannot be run is
+    An arm that was not measured yet might be better, so that a group with a gap has none. An arm that cannot be run is
     not waited for.
 
     Args:
-      scores: By arm and column.
-      experiment: Says which arms there are.
-      key: The column.
+      scores: The scores by arm and column.
+      experiment: What the run is: its arms and groups.
+      key: The column as (eval, split).
     """
     found = set()
     for arms in experiment.groups.values():
@@ -98,7 +91,22 @@ def best_arms(scores: dict[str, dict[Key, Score]], experiment: Experiment, key: 
     return found
 
 
-def _paper(arm: ArmRecord, column: Column, metric: str) -> float | int | None:
+def _find(cells: Mapping[str, Cell], arms: Sequence[ArmRecord], words: str) -> Cell:
+    return next((cells[arm.name] for arm in arms if arm.words == words), Cell(None))
+
+
+def _column(results: Sequence[Result], experiment: Experiment, column: Column) -> dict[str, Cell]:
+    """The cells of a column by arm."""
+    metric = column.metric or experiment.metric
+    scores, key = scores_by_arm(results, experiment, metric), (column.eval, column.split)
+    best = best_arms(scores, experiment, key)
+    return {
+        arm.name: Cell(scores[arm.name].get(key), _published(arm, column, metric), arm.name in best, bool(arm.absent))
+        for arm in experiment.arms
+    }
+
+
+def _published(arm: ArmRecord, column: Column, metric: str) -> float | int | None:
     if column.eval != "finetune":
         return None
     return arm.published.get(f"{column.split}/{metric}", arm.published.get(column.split))

@@ -35,27 +35,37 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Score:
-    """One arm's numbers in percent, by seed; `std` is the sample standard deviation (n - 1)."""
+    """One arm's numbers in one column of the table.
+
+    Attributes:
+      by_seed: The numbers in percent by seed; at least one.
+    """
 
     by_seed: dict[int, float]
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds, in percent."""
+        """The mean over the seeds, in percent."""
         return statistics.fmean(self.by_seed.values())
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over the seeds, in points; None for one seed."""
+        """The sample standard deviation (n - 1) over the seeds, in points; None for one seed."""
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two arms over the `n` seeds that both have, in points.
+    """A paired difference of two arms over the seeds that both have, in points.
 
-    `low` and `high` bound Student's 95 % interval, `bootstrap_low` and `bootstrap_high` the percentile bootstrap's;
-    they and `std` are None for one seed.
+    Attributes:
+      mean: The mean difference.
+      n: The number of seeds.
+      std: The sample standard deviation (n - 1) of the differences; None for one seed.
+      low: The lower end of Student's 95 % interval; None for one seed.
+      high: The upper end of Student's 95 % interval; None for one seed.
+      bootstrap_low: The lower end of the percentile bootstrap's 95 % interval; None for one seed.
+      bootstrap_high: The upper end of the percentile bootstrap's 95 % interval; None for one seed.
     """
 
     mean: float
@@ -74,12 +84,12 @@ class Difference:
 
 
 def scores_by_arm(results: Sequence[Result], experiment: Experiment, metric: str) -> dict[str, dict[Key, Score]]:
-    """A number in percent by arm and (eval, split), only where it was measured and is finite.
+    """The scores of one number by arm and (eval, split), only where it was measured and is finite.
 
     Args:
-      results: Of two for the same arm, seed, eval and split the later counts.
-      experiment: Says which arms there are.
-      metric: The number's name in result lines.
+      results: All results of the run. Of two for the same arm, seed, eval and split the later one counts.
+      experiment: What the run is: its arms.
+      metric: The number's name in results, where it is a fraction 0..1.
     """
     found: dict[str, dict[Key, dict[int, float]]] = {arm.name: {} for arm in experiment.arms}
     for result in results:
@@ -97,7 +107,7 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 
     Args:
       ours: A number in percent by seed.
-      theirs: The same for the arm to compare with.
+      theirs: The same number of the arm to compare with, by seed.
     """
     values = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not values:
@@ -112,10 +122,12 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The central 95 % of the means of resamples, drawn with replacement: all of them for up to 6 values, else 10,000.
+    """The central 95 % of the means of resamples that are drawn with replacement.
+
+    All resamples are taken for up to 6 values, and 10,000 random ones for more.
 
     Args:
-      values: At least one.
+      values: The values to resample; at least one.
     """
     means = np.sort(np.asarray(values, np.float64)[_resamples(len(values))].mean(axis=1))
     # The outermost mean that still leaves no more than 2.5 % of the resamples beyond it.
@@ -127,8 +139,8 @@ def better_than_all(name: str, rivals: Mapping[str, Score]) -> bool:
     """Whether the arm's paired intervals against every other one lie above zero.
 
     Args:
-      name: One of `rivals`, which holds at least two where anything is to be said.
-      rivals: Every arm's numbers.
+      name: The arm, one of `rivals`.
+      rivals: The scores of every arm. A single arm is never better than all.
     """
     others = [score for other, score in rivals.items() if other != name]
     found = (paired_difference(rivals[name].by_seed, other.by_seed) for other in others)

@@ -11,7 +11,7 @@ from rich.table import Table
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report.page import duration
+from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import finetune_plan

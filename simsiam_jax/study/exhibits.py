@@ -1,6 +1,6 @@
-"""What a report shows beside numbers: sample images, augmented pairs, neighbours, a map of features, confusions.
+"""The files behind a report's pictures: sample images, augmented pairs, neighbours, a map of features, confusions.
 
-Each function writes one small file that `report.exhibits` draws from; the same arrays give the same bytes.
+Each function writes one small file that `report.exhibits` draws from. Equal arrays give equal bytes.
 """
 
 import io
@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from sklearn.manifold import TSNE
 
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
@@ -24,11 +26,11 @@ _LARGEST = 64  # pixels of a thumbnail's side
 
 
 def save_samples(workdir: Path, split: ImageSplit, *, label_kind: str) -> None:
-    """Writes samples.npz: some training images, of classes a few each (the paper's Figure 1).
+    """Writes samples.npz: some training images, a few of each class where there are classes (the paper's Figure 1).
 
     Args:
-      workdir: Of the study.
-      split: To take them from.
+      workdir: The study's folder.
+      split: The training images.
       label_kind: `classes`, `attributes` or `none`.
     """
     if label_kind == "classes":
@@ -40,12 +42,12 @@ def save_samples(workdir: Path, split: ImageSplit, *, label_kind: str) -> None:
 
 
 def save_pairs(workdir: Path, split: ImageSplit, spec: ViewSpec) -> None:
-    """Writes pairs.npz: some images and two views of each, 0..1.
+    """Writes pairs.npz: some images, uint8 0..255, and two views of each, float32 0..1. An existing file is kept.
 
     Args:
-      workdir: Of the study.
-      split: To take them from.
-      spec: How the views are drawn.
+      workdir: The study's folder.
+      split: The images that are pretrained on.
+      spec: How views are drawn.
     """
     path = workdir / "pairs.npz"
     if path.exists():
@@ -66,11 +68,11 @@ def save_neighbours(
     """Writes neighbours.npz: the same few test images for every arm, and the labelled images nearest by cosine.
 
     Args:
-      folder: Of the stage `knn`.
+      folder: The folder of the stage `knn`.
       bank: The labelled images.
-      bank_features: Theirs.
-      test: Test images.
-      test_features: Theirs.
+      bank_features: The features of the labelled images.
+      test: The test images.
+      test_features: The features of the test images.
     """
     if test.labels.ndim == 1:
         queries = np.array([np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)[:QUERIES]])
@@ -90,22 +92,21 @@ def save_neighbours(
 
 
 def save_map(folder: Path, features: Float[np.ndarray, "n dim"], labels: Int[np.ndarray, "n *attributes"]) -> None:
-    """Writes map.npz: a 2-D map (t-SNE) of the directions of some features, and their labels.
+    """Writes map.npz: a two-dimensional map (t-SNE) of the directions of some features, and their labels.
+
+    Features that are not finite have no map, nor have fewer than five of them.
 
     Args:
-      folder: Of the stage `knn`.
-      features: Of test images.
-      labels: Theirs.
+      folder: The folder of the stage `knn`.
+      features: The features of the test images.
+      labels: The labels of the test images.
     """
-    # It takes a second to import, which a launcher's --help should not wait for.
-    from sklearn.manifold import TSNE
-
     rows = _spread(len(features), POINTS)
     points = _directions(features[rows])
     if not np.isfinite(points).all() or len(points) < 5:
-        return  # A network that has diverged has no map.
+        return
     if np.ptp(points, axis=0).max() < 1e-6:
-        positions = np.zeros((len(points), 2), np.float32)  # Nor has one point.
+        positions = np.zeros((len(points), 2), np.float32)  # t-SNE fails where all points are one
     else:
         # The exact method on one thread gives the same positions every time.
         mapped = TSNE(
@@ -123,14 +124,17 @@ def save_confusion(
     threshold: float,
     num_classes: int,
 ) -> None:
-    """Writes confusion.json: how often each class was taken for which, or how each attribute was told.
+    """Writes confusion.json: how often each class was taken for which, or how often each attribute was told right.
+
+    An attribute's line counts the images in which it was found, a false alarm, missed, and rightly absent. Unknown
+    attributes (-1) are not counted.
 
     Args:
-      folder: Of the stage `finetune`.
-      outputs: Scores of classes, or probabilities of attributes.
-      labels: Classes, or attributes.
-      threshold: Probability from which on an attribute counts as predicted.
-      num_classes: Classes or attributes.
+      folder: The folder of the stage `finetune`.
+      outputs: The scores of classes, or the probabilities of attributes.
+      labels: The classes, or the attributes.
+      threshold: The probability from which on an attribute counts as predicted.
+      num_classes: The number of classes. It is not used for attributes.
     """
     if labels.ndim == 1:
         counts = np.zeros((num_classes, num_classes), int)
@@ -144,7 +148,7 @@ def save_confusion(
 
 
 def _spread(count: int, limit: int) -> Int[np.ndarray, " chosen"]:
-    """At most so many positions, evenly from first to last."""
+    """At most `limit` positions of 0..count - 1, evenly from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
@@ -154,8 +158,6 @@ def _directions(features: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n di
 
 def _thumbnails(images: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarray, "n small_height small_width 3"]:
     """Images whose longer side is at most `_LARGEST` pixels."""
-    from PIL import Image
-
     height, width = images.shape[1:3]
     if max(height, width) <= _LARGEST:
         return np.asarray(images)
@@ -164,7 +166,7 @@ def _thumbnails(images: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarr
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As `np.savez_compressed`, whole or not at all, and without the time of writing."""
+    """Writes what `np.savez_compressed` does, but whole or not at all, and without the time of writing."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():

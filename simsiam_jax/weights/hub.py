@@ -1,15 +1,11 @@
-"""Weights files on the Hugging Face hub: one file each, at one commit, of one size and one sha256.
+"""Weights files on the Hugging Face hub: one file each, at one commit.
 
-A name on the hub stands for whatever its owner puts there next. A study needs the same weights in a year, so a file
-is asked for by commit, and its size and sha256 are checked whenever it is used. A name without a commit is *pinned*
-the first time: the commit of its branch, the size and the sha256 go to `pins.json` in the project's cache folder,
-and count from then on. Files lie in the hub library's own cache, shared with timm and transformers; only safetensors
-files are fetched, which hold tensors and nothing to run.
+A name on the hub stands for whatever its owner puts there next. A study needs the same weights in a year, so a file is
+asked for by its commit. Files lie in the hub library's own cache, which timm and transformers share. Only safetensors
+files are fetched; they hold tensors and nothing to run.
 """
 
 import contextlib
-import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,12 +14,13 @@ from pathlib import Path
 from types import ModuleType
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import sha256, write_whole
+from simsiam_jax.files import sha256
 
 _PREFIX = "hf:"
-_FORM = "hf:OWNER/REPO[/FILENAME.safetensors][@REVISION]"
+_FORM = "hf:OWNER/REPO[/FILE.safetensors]@REVISION"
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _NAME = re.compile(rf"({_WORD}/{_WORD})(?:/({_WORD}(?:/{_WORD})*\.safetensors))?(?:@({_WORD}(?:/{_WORD})*))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Seconds until a hub that does not answer counts as unreachable.
@@ -32,39 +29,34 @@ _PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class HubFile:
-    """A weights file on the hub; it is *pinned* when nothing is None.
+    """A weights file on the hub.
 
     Attributes:
-        repo: `OWNER/REPO`.
-        filename: path of a safetensors file in the repository.
-        revision: commit (40 hex digits), tag or branch; None: the branch `main`.
-        size: length in bytes.
-        sha256: 64 hex digits.
+      repo: Name of the repository, `OWNER/REPO`.
+      revision: Commit as 40 hex digits.
+      filename: Path of a safetensors file in the repository.
+      size: Length of the file in bytes, or None where it is not known beforehand.
+      sha256: Digest of the file's content as 64 hex digits, or None where it is not known beforehand.
     """
 
     repo: str
+    revision: str
     filename: str = "model.safetensors"
-    revision: str | None = None
     size: int | None = None
     sha256: str | None = None
 
-    @property
-    def is_pinned(self) -> bool:
-        """Whether commit, size and sha256 are all known."""
-        return None not in (self.revision, self.size, self.sha256)
-
 
 def parse(text: str) -> HubFile | None:
-    """Reads `hf:OWNER/REPO[/FILENAME.safetensors][@REVISION]`, the value of `--init`.
+    """Reads `hf:OWNER/REPO[/FILE.safetensors]@REVISION`, a value of `--init`.
 
     Args:
-      text: The flag's value.
+      text: Value of the flag.
 
     Returns:
-      The file named, not pinned; None for a text that does not begin with `hf:`.
+      The file of that name, or None for a text that does not begin with `hf:`.
 
     Raises:
-      InputError: For a text that begins so and does not go on like the form above.
+      InputError: If a text begins with `hf:` and has another form, or its revision is no commit.
     """
     if not text.startswith(_PREFIX):
         return None
@@ -72,40 +64,41 @@ def parse(text: str) -> HubFile | None:
     if match is None:
         raise InputError(f"--init={text}: not a file on the Hugging Face hub; the form is {_FORM}")
     repo, filename, revision = match.groups()
-    return HubFile(repo, filename or "model.safetensors", revision)
+    if _COMMIT.fullmatch(revision or "") is None:
+        named = f"{revision} is no commit and" if revision else "a name without a commit"
+        raise InputError(f"--init={text}: {named} may mean another file tomorrow; {how_to_pin(repo, filename)}")
+    return HubFile(repo, revision, filename or "model.safetensors")
 
 
-def fetch(file: HubFile) -> tuple[Path, HubFile]:
-    """Finds a file in the local cache or fetches it from the hub, and checks its size and sha256.
+def how_to_pin(repo: str, filename: str | None = None) -> str:
+    """Advice, as a part of a sentence, to name a commit: the value to give and the page that lists the commits."""
+    name = f"{repo}/{filename}" if filename else repo
+    return (
+        f"give --init={_PREFIX}{name}@REVISION, the 40 digits of a commit in https://huggingface.co/{repo}/commits/main"
+    )
 
-    No request is made for a pinned file that is in the cache, and a file that was fetched once is pinned.
+
+def fetch(file: HubFile) -> tuple[Path, str]:
+    """Finds a file in the local cache, or fetches it from the hub, and checks it.
+
+    No request is made for a file that is in the cache.
 
     Args:
-      file: The file; what it leaves open (None) is taken from its first use, or else from the hub.
+      file: File to find; its size and sha256 are checked where they are known.
 
     Returns:
-      The local path, and the file pinned.
+      Path in the cache, and the sha256 of the content as 64 hex digits.
 
     Raises:
-      InputError: When the file cannot be fetched, or is not the one that was pinned.
+      InputError: If the file cannot be fetched, or has another size or content than it should.
     """
     hub = _library()
-    pin = file if file.is_pinned else _recorded(file)
-    if pin is None:
-        pin = _look_up(hub, file)
-    path = _cached(hub, pin)
-    if path is None:
-        path = _download(hub, pin)
-    if pin.sha256 is None:
-        pin = dataclasses.replace(pin, sha256=sha256(path))
-    _check(path, pin)
-    if not file.is_pinned:
-        _record(file, pin)
-    return path, pin
+    path = _cached(hub, file) or _download(hub, file)
+    return path, _checked(path, file)
 
 
 def _library() -> ModuleType:
-    # Read once, when the library is first imported. Without the second, it also asks the hub which programs to count.
+    # The library reads these when it is first imported. Without the second, it tells the hub which programs use it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -118,38 +111,25 @@ def _library() -> ModuleType:
     return huggingface_hub
 
 
-def _cached(hub: ModuleType, pin: HubFile) -> Path | None:
-    found = hub.try_to_load_from_cache(pin.repo, pin.filename, revision=pin.revision)
+def _cached(hub: ModuleType, file: HubFile) -> Path | None:
+    found = hub.try_to_load_from_cache(file.repo, file.filename, revision=file.revision)
     # The library answers None, or a mark that the hub has no such file.
     return Path(found) if isinstance(found, str) else None
 
 
-def _look_up(hub: ModuleType, file: HubFile) -> HubFile:
-    """The file with what it leaves open filled in by the hub; sha256 stays None where the hub does not know it."""
+def _download(hub: ModuleType, file: HubFile) -> Path:
     with _fetching(file):
+        # The library tries an unreachable hub for half a minute before it gives up; this request finds out at once.
         url = hub.hf_hub_url(file.repo, file.filename, revision=file.revision)
-        found = hub.get_hf_file_metadata(url, timeout=_PATIENCE)
-        if found.commit_hash is None or found.size is None:
-            raise OSError("the answer names no commit or no size")
-    # The tag of a file in the hub's large file store is its sha256; that of a small one is a git hash.
-    digest = found.etag if _SHA256.fullmatch(found.etag or "") else None
-    return dataclasses.replace(
-        file, revision=found.commit_hash, size=file.size or found.size, sha256=file.sha256 or digest
-    )
-
-
-def _download(hub: ModuleType, pin: HubFile) -> Path:
-    # The library tries an unreachable hub for half a minute before it gives up; this finds out at once.
-    _look_up(hub, pin)
-    with _fetching(pin):
-        return Path(hub.hf_hub_download(pin.repo, pin.filename, revision=pin.revision, etag_timeout=_PATIENCE))
+        hub.get_hf_file_metadata(url, timeout=_PATIENCE)
+        return Path(hub.hf_hub_download(file.repo, file.filename, revision=file.revision, etag_timeout=_PATIENCE))
 
 
 @contextlib.contextmanager
 def _fetching(file: HubFile) -> Iterator[None]:
     """Turns whatever the hub's library raises into one line.
 
-    Its versions stand on different HTTP libraries, whose errors have no ancestor in common but Exception.
+    The library's versions stand on different HTTP libraries, whose errors have no ancestor in common but Exception.
     """
     try:
         yield
@@ -183,55 +163,21 @@ def _reason(error: Exception, file: HubFile) -> str:
     return f"it answered HTTP {status}" if status else " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _check(path: Path, pin: HubFile) -> None:
-    """Refuses a file of another size or content than pinned."""
+def _checked(path: Path, file: HubFile) -> str:
+    """The sha256 of a file that has the size and content that it should.
+
+    Raises:
+      InputError: If it has others.
+    """
     size = path.stat().st_size
     # The library links the names of a repository's files to their contents: the content is what has to go.
-    fix = f"delete {path.resolve()} to fetch it again"
-    what = f"--init: {pin.repo}/{pin.filename} at {pin.revision}"
-    require(size == pin.size, f"{what} should be {pin.size} bytes long, found {size}; {fix}")
-    digest = sha256(path)
-    require(digest == pin.sha256, f"{what} should have the sha256 {pin.sha256}, found {digest}; {fix}")
-
-
-def _pins_path() -> Path:
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_home) / "simsiam_jax" / "pins.json"
-
-
-def _pin_name(file: HubFile) -> str:
-    return f"{file.repo}/{file.filename}@{file.revision or 'main'}"
-
-
-def _read_pins() -> dict[str, HubFile]:
-    path = _pins_path()
-    if not path.exists():
-        return {}
-    try:
-        pins = {name: HubFile(**fields) for name, fields in json.loads(path.read_text()).items()}
-        require(all(pin.is_pinned for pin in pins.values()), "a pin with a gap")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged; delete it, and names on the hub are pinned anew") from error
-    return pins
-
-
-def _recorded(file: HubFile) -> HubFile | None:
-    """The file as pinned at its first use; a size or sha256 that the caller knows comes before the recorded one."""
-    pin = _read_pins().get(_pin_name(file))
-    if pin is None:
-        return None
-    return dataclasses.replace(pin, size=file.size or pin.size, sha256=file.sha256 or pin.sha256)
-
-
-def _record(file: HubFile, pin: HubFile) -> None:
-    """Notes what a name stands for from now on, unless that has been noted before."""
-    path, pins = _pins_path(), _read_pins()
-    if _pin_name(file) in pins:
-        return
-    entries = {name: dataclasses.asdict(each) for name, each in {**pins, _pin_name(file): pin}.items()}
-    try:
-        write_whole(path, f"{json.dumps(entries, indent=2, sort_keys=True)}\n".encode())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder of yours"
-        ) from error
+    content = path.resolve()
+    fix = f"delete {content} to fetch it again"
+    what = f"--init: {file.repo}/{file.filename} at {file.revision}"
+    require(file.size in (None, size), f"{what} should be {file.size} bytes long, found {size}; {fix}")
+    found = sha256(path)
+    # The library names the content of a large file by the sha256 that the hub announced.
+    announced = content.name if _SHA256.fullmatch(content.name) else None
+    wanted = file.sha256 or announced or found
+    require(found == wanted, f"{what} should have the sha256 {wanted}, found {found}; {fix}")
+    return found

@@ -1,10 +1,10 @@
-"""What a backbone starts from: `--init=imagenet`, a file of weights, or a name on the Hugging Face hub."""
+"""What a backbone starts from: `--init=imagenet`, a file of weights, or a file on the Hugging Face hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_jax.errors import InputError, require
+from simsiam_jax.errors import InputError
 from simsiam_jax.files import sha256
 from simsiam_jax.settings.schema import BackboneConfig
 from simsiam_jax.weights import hub
@@ -12,8 +12,8 @@ from simsiam_jax.weights.hub import HubFile
 from simsiam_jax.weights.state_dicts import read_state_dict
 from simsiam_jax.weights.timm import Variables, from_timm
 
-# Supervised on ImageNet-1k alone, at 224 pixels, and normalised by ImageNet's mean and standard deviation as all images
-# here are (timm's default ViT-S is not: it saw ImageNet-21k, normalised by 0.5). DeiT-S is ViT-S, trained on less.
+# These weights were trained with labels on ImageNet-1k alone, at 224 pixels. Their images were normalised by ImageNet's
+# mean and standard deviation, as all images are here.
 IMAGENET = {
     "resnet18": HubFile(
         "timm/resnet18.a1_in1k",
@@ -27,10 +27,11 @@ IMAGENET = {
         size=21_355_344,
         sha256="d569899762ea9b1384ee07f4af64805cf8caa1c55f9253ebb1080dc40e87a2cd",
     ),
-    # Pinned at first use: `hub.fetch` records the revision, size and hash that it then meets.
-    "vit_s": HubFile("timm/deit_small_patch16_224.fb_in1k"),
-    "pit_ti": HubFile("timm/pit_ti_224.in1k"),
 }
+
+# Repositories of the same kind of weights whose commit and digest are not known here. DeiT-S is ViT-S trained on
+# ImageNet-1k; timm's default ViT-S saw ImageNet-21k, normalised by 0.5.
+_UNPINNED = {"vit_s": "timm/deit_small_patch16_224.fb_in1k", "pit_ti": "timm/pit_ti_224.in1k"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class InitialWeights:
     """Weights that a backbone starts from.
 
     Attributes:
-      variables: `params` and `batch_stats`.
-      origin: What they are, for the record: source, sha256, and on the hub the revision.
+      variables: Trees `params` and `batch_stats` of float32 arrays.
+      origin: Where the weights are from, for the record: source, sha256, and for the hub the revision.
     """
 
     variables: Variables
@@ -47,36 +48,47 @@ class InitialWeights:
 
 
 def load_initial(init: str, backbone: BackboneConfig, image_size: int) -> InitialWeights | None:
-    """The weights that `init` names, for images of this side; None for `random`.
+    """Loads the weights that a backbone starts from.
+
+    Args:
+      init: Value of `--init`: `random`, `imagenet`, the path of a `.safetensors` file, or
+        `hf:OWNER/REPO[/FILE.safetensors]@REVISION`.
+      backbone: Name and fields of the backbone.
+      image_size: Side of the images in pixels.
+
+    Returns:
+      The weights, or None for `random`.
 
     Raises:
-      InputError: If there are none such, they cannot be had, or they are of another network.
+      InputError: If there are no such weights, they cannot be fetched or read, or they are of another network.
     """
     if init == "random":
         return None
-    if init == "imagenet":
-        require(
-            backbone.name in IMAGENET,
-            f"--init=imagenet: no ImageNet weights are known for {backbone.name}; give a file, --init=PATH",
-        )
-        file = IMAGENET[backbone.name]
-    else:
-        file = hub.parse(init)
+    file = _imagenet(backbone.name) if init == "imagenet" else hub.parse(init)
     if file is None:
-        path, digest = Path(init).expanduser(), None
+        path = Path(init).expanduser()
         origin = {"source": init}
     else:
-        path, pinned = hub.fetch(file)
-        digest = pinned.sha256
-        origin = {"source": f"hf:{pinned.repo}/{pinned.filename}", "revision": pinned.revision}
+        path, digest = hub.fetch(file)
+        origin = {"source": f"hf:{file.repo}/{file.filename}", "revision": file.revision, "sha256": digest}
     try:
         variables = from_timm(backbone.name, read_state_dict(path), image_size, **backbone.fields())
     except InputError as fault:
         text = str(fault)
         raise InputError(text if text.startswith("--") else f"--init={init}: {text}") from None
-    return InitialWeights(variables, {**origin, "sha256": digest or sha256(path)})
+    return InitialWeights(variables, origin if "sha256" in origin else {**origin, "sha256": sha256(path)})
 
 
 def start_name(init: str) -> str:
-    """How tables call what a backbone starts from."""
+    """The name that tables give to what a backbone starts from."""
     return Path(init).name if init not in ("random", "imagenet") else init
+
+
+def _imagenet(name: str) -> HubFile:
+    if name in IMAGENET:
+        return IMAGENET[name]
+    if name in _UNPINNED:
+        raise InputError(
+            f"--init=imagenet: no pinned ImageNet weights are known for {name}; {hub.how_to_pin(_UNPINNED[name])}"
+        )
+    raise InputError(f"--init=imagenet: no ImageNet weights are known for {name}; give a file, --init=PATH")

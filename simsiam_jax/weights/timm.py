@@ -1,8 +1,8 @@
-"""Weights between this project's trees and timm's or torchvision's state dicts.
+"""timm's side of the backbones: their weights both ways, and the code that builds their networks there.
 
-Modules here are named as timm's, with `_0` for `.0`, so a path is a name: `blocks_1_0/conv_dw/kernel` is
-`blocks.1.0.conv_dw.weight`. What is left is the layout: convolutions are HWIO here and OIHW there, linear layers
-transposed, PiT's grid of position embeddings NHWC and NCHW.
+Modules here have timm's names with `_0` for `.0`, so a path is a name: `blocks_1_0/conv_dw/kernel` is
+`blocks.1.0.conv_dw.weight`. The layouts differ: convolutions are HWIO here and OIHW there, linear layers are
+transposed, and PiT's grid of position embeddings is NHWC here and NCHW there. torchvision's state dicts are read too.
 """
 
 import re
@@ -26,11 +26,11 @@ Path = tuple[str, ...]
 
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _POS_EMBED = "pos_embed"
-# Where torch has our axes, by the name and rank of what differs: HWIO and OIHW, in × out and out × in, NHWC and NCHW.
+# Our axes in torch's order, by a leaf's name and rank: HWIO to OIHW, in × out to out × in, NHWC to NCHW.
 _TORCH_AXES = {("kernel", 4): (3, 2, 0, 1), ("kernel", 2): (1, 0), (_POS_EMBED, 4): (0, 3, 1, 2)}
 # PyTorch counts the batches that a norm has seen; it uses the count only without a momentum, which none here is.
 _COUNTER = "num_batches_tracked"
-# A classifier of ImageNet's classes is not part of a backbone.
+# Tensors of these names belong to a classifier of ImageNet's classes, which is no part of a backbone.
 _CLASSIFIERS = ("fc.", "classifier.", "head.")
 
 # torchvision numbers the layers of EfficientNet, which timm names. Its first stage has no expansion.
@@ -57,20 +57,20 @@ _TORCHVISION_EFFICIENTNET = (
 
 
 def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **fields: Any) -> Variables:
-    """A backbone's variables from a timm or torchvision state dict.
+    """Makes a backbone's variables of a timm or torchvision state dict.
 
     Args:
-      name: A key of `models.BACKBONES`.
-      state_dict: Arrays, or torch tensors on the CPU, by name; a classifier in it is left out, and position
-        embeddings of another image size are interpolated (bicubic, antialiased, the class token's apart).
+      name: Name of the backbone, a key of `models.BACKBONES`.
+      state_dict: Arrays, or torch tensors on the CPU, by name. A classifier among them is left out. Position embeddings
+        of another image size are interpolated (bicubic, antialiased); that of the class token stays.
       image_size: Side of the images that the backbone will see, in pixels.
-      **fields: Of the backbone, as in `create_backbone`.
+      **fields: Values of the backbone's fields, as in `create_backbone`.
 
     Returns:
-      `params` and `batch_stats` (empty without batch norm), float32 numpy arrays.
+      Trees `params` and `batch_stats` of float32 numpy arrays; the latter is empty without batch norm.
 
     Raises:
-      InputError: Naming the first tensor that is missing, left over or of another shape.
+      InputError: If a tensor is missing, left over or of another shape; the message names the first.
     """
     module = create_backbone(name, image_size, **fields)
     wanted: Any = flatten_dict(_shapes(module, image_size))
@@ -100,14 +100,14 @@ def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **field
 
 
 def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
-    """The state dict that timm's model of the same network loads strictly, without a classifier.
+    """Makes the state dict that timm's model of the same network loads strictly; it has no classifier.
 
     Args:
-      name: A key of `models.BACKBONES`.
-      variables: `params` and `batch_stats` of a backbone, as `from_timm` returns and training leaves them.
+      name: Name of the backbone, a key of `models.BACKBONES`.
+      variables: Trees `params` and `batch_stats` of the backbone, as `from_timm` or training returns them.
 
     Returns:
-      float32 arrays by timm's names, and int64 zeros for its batch counters.
+      float32 arrays by timm's names, and int64 zeros for timm's batch counters.
 
     Raises:
       InputError: If the variables are not this backbone's.
@@ -221,7 +221,7 @@ def _timm_name(path: Path) -> str:
 
 
 def _timm_name_of(key: str) -> str:
-    """The name as timm has it, of a torchvision EfficientNet's tensor; others are timm's already."""
+    """timm's name for a tensor of torchvision's EfficientNet; any other name is timm's already."""
     if not key.startswith("features."):
         return key
     stage = re.match(r"features\.(\d+)", key)
@@ -251,6 +251,6 @@ def _torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _resized(module: Any, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     try:
         return np.asarray(module.resize_pos_embed(jnp.asarray(value, jnp.float32), shape))
-    # What is no square of patches cannot be rearranged into one.
+    # A number of patches that is no square cannot be rearranged into one.
     except ValueError:
         raise InputError(f"{key} has shape {value.shape}, which is no square grid of patches") from None

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report import exhibits as shown
-from simsiam_jax.report import figures
+from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures, same_labels
+from simsiam_jax.report.style import INK, MUTED, RIGHT, WRONG, png, themed_svg
 from simsiam_jax.study import exhibits
 from tests.support.made_up import made_up_split, made_up_workdir
 
@@ -74,26 +75,110 @@ def test_attributes_are_counted_where_they_are_known(tmp_path):
 
 
 def test_every_exhibit_is_drawn_for_light_and_dark_pages(workdir):
-    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
-    assert [picture.name for picture in pictures] == ["samples", "neighbours", "map", "confusion"]
+    pictures, notes = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    assert [picture.name for picture in pictures] == ["samples", "pairs", "neighbours", "map", "confusion"]
     assert notes == []
     for picture in pictures:
-        drawing = figures.themed_svg(picture.figure, picture.name)
+        drawing = themed_svg(picture.figure, picture.name)
         assert drawing.startswith("<svg")
         assert "#" not in drawing.replace("#" + picture.name, "")  # no colour of one theme alone
-        assert figures.png(picture.figure).startswith(b"\x89PNG")
+        assert png(picture.figure).startswith(b"\x89PNG")
 
 
 def test_a_damaged_file_is_left_out_and_named(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
     (workdir / "samples.npz").write_bytes(b"PK nothing")
     (workdir / "vit_s-none" / "seed-1" / "finetune" / "confusion.json").write_text('{"classes": "many"}')
-    pictures, notes = shown.pictures(workdir, read_experiment(workdir), read_results(workdir))
-    assert [picture.name for picture in pictures] == ["neighbours", "map", "confusion"]
+    pictures, notes = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    assert [picture.name for picture in pictures] == ["pairs", "neighbours", "map", "confusion"]
     assert any("samples.npz" in note for note in notes)
     assert any("confusion.json" in note for note in notes)
 
 
 def test_a_run_without_exhibits_has_none(tmp_path):
     workdir = made_up_workdir(tmp_path / "run")
-    assert shown.pictures(tmp_path, read_experiment(workdir), read_results(workdir)) == ([], [])
+    assert exhibit_pictures(tmp_path, read_experiment(workdir), read_results(workdir)) == ([], [])
+
+
+def test_the_sheet_shows_the_pairs_themselves():
+    images = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+    view = np.linspace(0, 1, 3 * 2 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
+    figure = augmented_pairs(images, view, 1 - view, limit=2)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 6
+    np.testing.assert_array_equal(shown[0], images[0])
+    np.testing.assert_allclose(shown[4], view[1])
+    np.testing.assert_allclose(shown[5], 1 - view[1])
+
+
+def neighbour_picture(workdir):
+    pictures, _ = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    return next(picture.figure for picture in pictures if picture.name == "neighbours")
+
+
+@pytest.mark.parametrize(
+    ("backbones", "starts"),
+    [
+        (("resnet18",), ("none",)),
+        (("resnet18",), ("none", "in_domain")),
+        (("resnet18", "vit_s"), ("none", "in_domain")),
+    ],
+)
+def test_images_keep_their_shape_and_size_whatever_the_number_of_arms(tmp_path, backbones, starts):
+    workdir = made_up_workdir(tmp_path / "run", backbones=backbones, starts=starts)
+    pictures, _ = exhibit_pictures(workdir, read_experiment(workdir), read_results(workdir))
+    for picture in pictures:
+        if picture.name in ("samples", "pairs", "neighbours"):
+            picture.figure.draw_without_rendering()
+            boxes = [axes.get_window_extent() for axes in picture.figure.axes if axes.images]
+            assert all(box.width == pytest.approx(box.height, rel=0.01) for box in boxes), picture.name
+            if picture.name == "neighbours":
+                # 12 images beside each other in a picture of 7.2 inches at 100 dots an inch.
+                assert {round(box.width) for box in boxes} <= set(range(48, 60))
+
+
+def test_oblong_images_keep_their_shape(tmp_path):
+    workdir = made_up_workdir(tmp_path / "run", backbones=("resnet18",), starts=("none",))
+    path = workdir / "resnet18-none" / "seed-0" / "knn" / "neighbours.npz"
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    np.savez(path, **{**found, **{name: found[name][..., :8, :, :] for name in ("queries", "neighbours")}})
+    figure = neighbour_picture(workdir)
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    assert all(box.width == pytest.approx(2 * box.height, rel=0.01) for box in boxes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        (np.int32(1), np.int32(1), True),
+        (np.int32(1), np.int32(2), False),
+        (np.int32(-1), np.int32(2), None),
+        (np.int32(-1), np.int32(-1), None),
+        (np.array([1, 0, -1]), np.array([1, 0, 1]), True),
+        (np.array([1, 0, -1]), np.array([0, 0, 1]), False),
+        (np.array([-1, 0]), np.array([1, -1]), None),
+    ],
+)
+def test_labels_differ_only_where_both_are_known(ours, theirs, same):
+    assert same_labels(ours, theirs) is same
+
+
+def test_a_missing_label_is_crossed_no_more_than_it_is_confirmed(tmp_path):
+    workdir = made_up_workdir(tmp_path / "run", backbones=("resnet18",), starts=("none",))
+    path = workdir / "resnet18-none" / "seed-0" / "knn" / "neighbours.npz"
+    with np.load(path) as arrays:
+        found = dict(arrays)
+    labels = np.full_like(found["neighbour_labels"], -1)
+    labels[:, 0] = found["query_labels"]
+    labels[:, 1] = found["query_labels"] + 1
+    np.savez(path, **{**found, "neighbour_labels": labels})
+    shown = [axes for axes in neighbour_picture(workdir).axes if axes.images]
+    # Of each line the test image, then its five neighbours.
+    frames = [axes.spines["left"].get_edgecolor()[:3] for axes in shown]
+    crosses = [[text.get_text() for text in axes.texts] for axes in shown]
+    colours = [to_rgb(colour) for colour in (INK, RIGHT, WRONG, MUTED, MUTED, MUTED)]
+    assert len(shown) == 3 * 6
+    assert frames == colours * 3
+    assert crosses == [[], [], ["×"], [], [], []] * 3

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from simsiam_jax.report import figures, labels
+from simsiam_jax.report import labels
+from simsiam_jax.report.style import themed_svg
 from tests.support.made_up import make_arm, make_experiment, make_result
 
 COUNTS = (10, 100, 1000)
@@ -51,8 +52,8 @@ def test_the_saving_is_stated_with_its_intervals():
         lambda count, seed: decades(count) + 0.01 * seed, lambda count, seed: decades(2 * count) + 0.011 * seed
     )
     found = labels.efficiency(results, experiment)
-    assert [line.labels for line in found.lines] == list(COUNTS)
-    assert [line.beyond for line in found.lines] == [0, 0, 3]
+    assert [point.labels for point in found.points] == list(COUNTS)
+    assert [point.beyond for point in found.points] == [0, 0, 3]
     # Twice, twice, and once at the end: the geometric mean is 4 ** (1/3).
     assert found.factor == pytest.approx(4 ** (1 / 3), rel=0.02)
     assert "saved 37 % of the labels" in found.sentence
@@ -94,4 +95,4 @@ def test_the_figure_shows_both_curves_with_bands():
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.get_lines()] == ["no pretraining", "in-domain pretraining"]
     assert len(axes.collections) == 2
-    assert "<svg" in figures.themed_svg(figure, "labels")
+    assert "<svg" in themed_svg(figure, "labels")

@@ -64,6 +64,27 @@ def make_experiment(arms=("none", "own"), evals=("finetune",), **changes):
     return Experiment(**fields | changes)
 
 
+def grouped_experiment(**changes):
+    """Two groups A and B, each of the arms `none` and `own`, with published numbers."""
+    arms = [
+        make_arm(f"{group}-{name}", name, {"test": published}, group=group)
+        for group, numbers in (("A", (60.0, 70.0)), ("B", (65.0, 64.0)))
+        for name, published in zip(("none", "own"), numbers, strict=True)
+    ]
+    return make_experiment(arms, **changes)
+
+
+def grouped_scores():
+    """Results of `grouped_experiment`: the arm `own` is better in A, and no better in B."""
+    values = {
+        "A-none": [0.1, 0.2, 0.3],
+        "A-own": [0.15, 0.26, 0.35],
+        "B-none": [0.7, 0.8, 0.9],
+        "B-own": [0.6, 0.8, 0.9],
+    }
+    return [result for arm, numbers in values.items() for result in make_scores(arm, numbers)]
+
+
 def make_stage(results):
     """The result of one stage that has these lines."""
     fields = dataclasses.asdict(results[0])
@@ -163,7 +184,7 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
     pretrained = arm.pretrain != "none"
     logs = {"finetune": (f"validation_{metric}",)}
     if pretrained:
-        logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", f"knn_{metric}")
+        logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", "heldout_z_spread", f"knn_{metric}")
     for stage, names in sorted(logs.items(), reverse=True):
         lines = [
             {"epoch": epoch, "update": epoch, "images_per_second": 100.0, **{name: rng.random() for name in names}}

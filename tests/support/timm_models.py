@@ -1,4 +1,4 @@
-"""timm's models with weights that leave nothing at its initial value, for parity tests."""
+"""timm's models for parity tests, with no weight at its initial value."""
 
 from typing import Any
 
@@ -8,15 +8,23 @@ from tests.support.torchvision_import import import_torchvision
 
 
 def import_timm() -> tuple[Any, Any]:
-    """(torch, timm); skips the calling test where one is missing."""
+    """Imports (torch, timm), or skips the calling test where one of them is missing."""
     import_torchvision()
     return pytest.importorskip("torch"), pytest.importorskip("timm")
 
 
 def build_timm(code: str, seed: int = 0) -> Any:
-    """Runs the Python of a backbone's `timm_code` and randomises what initialisation leaves at zero or one.
+    """Runs code of `timm_code` and draws at random what the initialisation leaves at zero or one.
 
-    Batch statistics, norms, biases and class tokens: a mistake in how they are carried over would otherwise not show.
+    These are batch statistics, norms, biases and class tokens. A mistake in how they are carried over would not show
+    otherwise.
+
+    Args:
+      code: Python code that builds `model`.
+      seed: Seed of torch's generator.
+
+    Returns:
+      The model in evaluation mode.
     """
     torch, _ = import_timm()
     namespace: dict[str, Any] = {}

@@ -8,12 +8,12 @@ import pytest
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision with its tensor functions; skips the calling test where torch or torchvision is missing."""
+    """Imports torchvision with its tensor functions, or skips the calling test where it or torch is missing."""
     with warnings.catch_warnings():
-        # What these libraries warn of while they are imported is not ours to mend.
+        # These libraries warn while they are imported, and the cause is not ours to mend.
         warnings.simplefilter("ignore")
         torch = pytest.importorskip("torch")
-        # Two threads wait for each other: with the tests of two processes on two cores, one is eight times as fast.
+        # Several threads wait for each other: one is eight times as fast when two processes test on two cores.
         torch.set_num_threads(1)
         from experiments.benchmark import torch_models
 

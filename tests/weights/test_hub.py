@@ -1,7 +1,6 @@
 """The Hugging Face hub, against a small one of our own on 127.0.0.1."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -24,13 +23,15 @@ def one_line(excinfo: pytest.ExceptionInfo[InputError]) -> str:
     return text
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
 @pytest.mark.parametrize(
     ("text", "file"),
     [
-        ("hf:timm/resnet18.a1_in1k", HubFile("timm/resnet18.a1_in1k")),
-        ("hf:a/b@v1.0", HubFile("a/b", revision="v1.0")),
-        ("hf:a/b/sub/x.safetensors@refs/pr/1", HubFile("a/b", "sub/x.safetensors", "refs/pr/1")),
-        ("weights.pth", None),
+        (f"hf:timm/resnet18.a1_in1k@{COMMIT}", HubFile("timm/resnet18.a1_in1k", COMMIT)),
+        (f"hf:a/b/sub/x.safetensors@{COMMIT}", HubFile("a/b", COMMIT, "sub/x.safetensors")),
+        ("weights.safetensors", None),
         ("imagenet", None),
     ],
 )
@@ -56,6 +57,23 @@ def test_malformed_names_on_the_hub_name_the_flag_and_the_form(text: str) -> Non
         hub.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("hf:a/b", "hf:a/b"),
+        ("hf:a/b@main", "hf:a/b"),
+        ("hf:a/b@refs/pr/1", "hf:a/b"),
+        (f"hf:a/b@{COMMIT[:39]}", "hf:a/b"),
+        ("hf:a/b/sub/x.safetensors@v1.0", "hf:a/b/sub/x.safetensors"),
+    ],
+)
+def test_a_name_without_a_commit_is_refused_and_says_where_commits_are(text: str, given: str) -> None:
+    with pytest.raises(InputError, match=rf"^--init={text}: .*may mean another file tomorrow") as info:
+        hub.parse(text)
+    assert f"give --init={given}@REVISION, the 40 digits of a commit" in one_line(info)
+    assert one_line(info).endswith("https://huggingface.co/a/b/commits/main")
+
+
 class FakeHub:
     """One repository as the hub serves it: commits, the branch `main`, and what was asked for."""
 
@@ -79,7 +97,7 @@ class FakeHub:
 
     def file(self, commit: str) -> HubFile:
         content = self.commits[commit]
-        return HubFile(self.repo, self.filename, commit, len(content), hashlib.sha256(content).hexdigest())
+        return HubFile(self.repo, commit, self.filename, len(content), hashlib.sha256(content).hexdigest())
 
     def answer(self, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
         if path.removeprefix("/") in self.commits:
@@ -132,7 +150,6 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     yield served
@@ -151,56 +168,43 @@ def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
-def pins(tmp_path: Path) -> dict[str, Any]:
-    return json.loads((tmp_path / "cache" / "simsiam_jax" / "pins.json").read_text())
-
-
-def test_a_pinned_file_is_fetched_at_its_commit_and_once(fake_hub: FakeHub, tmp_path: Path) -> None:
-    pinned = fake_hub.file(fake_hub.commit(b"first" * 1000))
-    fake_hub.commit(b"second" * 1000)
-    path, found = hub.fetch(pinned)
-    assert path.read_bytes() == b"first" * 1000
-    assert path.name == "model.safetensors"
-    assert found == pinned
-    assert {request.split()[1] for request in fake_hub.requests} == {
-        f"/owner/tiny/resolve/{pinned.revision}/model.safetensors"
-    }
-    fake_hub.requests.clear()
-    assert hub.fetch(pinned) == (path, pinned)
-    assert fake_hub.requests == []
-    assert not (tmp_path / "cache").exists()
+def asked(file: HubFile) -> HubFile:
+    """The same file as `--init=hf:` names it: by its commit, with size and sha256 unknown."""
+    return HubFile(file.repo, file.revision, file.filename)
 
 
 @pytest.mark.parametrize("large_files", [True, False])
-def test_the_first_use_of_a_name_pins_it(fake_hub: FakeHub, tmp_path: Path, large_files: bool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_is_fetched_at_its_commit_and_once(fake_hub: FakeHub, known: bool, large_files: bool) -> None:
     fake_hub.large_files = large_files
     first = fake_hub.file(fake_hub.commit(b"first" * 1000))
-    name = HubFile(fake_hub.repo)
-    path, pinned = hub.fetch(name)
-    assert pinned == first
-    assert list(pins(tmp_path)) == ["owner/tiny/model.safetensors@main"]
-    assert HubFile(**pins(tmp_path)["owner/tiny/model.safetensors@main"]) == first
     fake_hub.commit(b"second" * 1000)
+    file = first if known else asked(first)
+    path, digest = hub.fetch(file)
+    assert path.read_bytes() == b"first" * 1000
+    assert path.name == "model.safetensors"
+    assert digest == first.sha256
+    assert {request.split()[1] for request in fake_hub.requests} == {
+        f"/owner/tiny/resolve/{first.revision}/model.safetensors"
+    }
     fake_hub.requests.clear()
-    assert hub.fetch(name) == (path, first)
+    assert hub.fetch(file) == (path, digest)
     assert fake_hub.requests == []
-    # Also when the hub library's cache is gone and the file has to be fetched anew.
-    path.resolve().unlink()
-    assert hub.fetch(name)[0].read_bytes() == b"first" * 1000
 
 
-def test_a_flipped_byte_is_refused_until_the_named_file_is_deleted(fake_hub: FakeHub, tmp_path: Path) -> None:
-    pinned = fake_hub.file(fake_hub.commit(b"weights" * 1000))
+@pytest.mark.parametrize("known", [True, False])
+def test_a_flipped_byte_is_refused_until_the_named_file_is_deleted(fake_hub: FakeHub, known: bool) -> None:
+    right = fake_hub.file(fake_hub.commit(b"weights" * 1000))
+    file = right if known else asked(right)
     fake_hub.sent[fake_hub.main] = b"weights" * 999 + b"weightS"
-    for file in (pinned, HubFile(fake_hub.repo), pinned):  # cached or not, pinned here or by the hub
-        with pytest.raises(InputError, match=f"should have the sha256 {pinned.sha256}, found [0-9a-f]{{64}}; delete /"):
+    for _ in ("fetched", "cached"):
+        with pytest.raises(InputError, match=f"should have the sha256 {right.sha256}, found [0-9a-f]{{64}}; delete /"):
             hub.fetch(file)
-    assert not (tmp_path / "cache" / "simsiam_jax" / "pins.json").exists()
     fake_hub.sent.clear()
     with pytest.raises(InputError) as excinfo:
-        hub.fetch(pinned)
+        hub.fetch(file)
     Path(one_line(excinfo).split("delete ")[1].removesuffix(" to fetch it again")).unlink()
-    assert hub.fetch(pinned)[0].read_bytes() == b"weights" * 1000
+    assert hub.fetch(file)[0].read_bytes() == b"weights" * 1000
 
 
 def test_a_wrong_size_is_refused(fake_hub: FakeHub) -> None:
@@ -218,20 +222,22 @@ def test_a_file_damaged_in_the_cache_is_refused(fake_hub: FakeHub) -> None:
         hub.fetch(pinned)
 
 
-def test_what_the_caller_knows_of_a_name_is_checked_too(fake_hub: FakeHub) -> None:
-    fake_hub.commit(b"weights" * 1000)
+def test_either_size_or_sha256_is_checked_where_only_one_is_known(fake_hub: FakeHub) -> None:
+    commit = fake_hub.commit(b"weights" * 1000)
     with pytest.raises(InputError, match="should be 6999 bytes long, found 7000"):
-        hub.fetch(HubFile(fake_hub.repo, size=6999))
+        hub.fetch(HubFile(fake_hub.repo, commit, size=6999))
     with pytest.raises(InputError, match=f"should have the sha256 {'0' * 64}"):
-        hub.fetch(HubFile(fake_hub.repo, sha256="0" * 64))
+        hub.fetch(HubFile(fake_hub.repo, commit, sha256="0" * 64))
 
 
 def test_names_that_the_hub_does_not_know_say_which_part(fake_hub: FakeHub) -> None:
     fake_hub.commit(b"weights")
     cases = {
-        HubFile("owner/absent"): r"owner/absent/model\.safetensors .* \(no such repository, or a private one\)",
-        HubFile(fake_hub.repo, "other.safetensors"): r"\(the repository has no such file\)",
-        HubFile(fake_hub.repo, revision="v9"): r"\(the repository has no revision v9\)",
+        HubFile(
+            "owner/absent", fake_hub.main
+        ): r"owner/absent/model\.safetensors .* \(no such repository, or a private one\)",
+        HubFile(fake_hub.repo, fake_hub.main, "other.safetensors"): r"\(the repository has no such file\)",
+        HubFile(fake_hub.repo, COMMIT): rf"\(the repository has no revision {COMMIT}\)",
     }
     for file, words in cases.items():
         with pytest.raises(InputError, match=rf"^--init: cannot fetch .*{words}; download it elsewhere") as excinfo:
@@ -239,13 +245,10 @@ def test_names_that_the_hub_does_not_know_say_which_part(fake_hub: FakeHub) -> N
         one_line(excinfo)
 
 
-@pytest.mark.parametrize("pinned", [True, False])
-def test_an_unreachable_hub_is_one_line_with_a_way_round(
-    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, pinned: bool
-) -> None:
+def test_an_unreachable_hub_is_one_line_with_a_way_round(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    file = fake_hub.file(fake_hub.commit(b"weights")) if pinned else HubFile(fake_hub.repo)
+    file = fake_hub.file(fake_hub.commit(b"weights"))
     words = r"^--init: cannot fetch owner/tiny/model\.safetensors from the Hugging Face hub \({}\); .*--init=PATH$"
     point_at("http://127.0.0.1:9", monkeypatch)  # the discard port: nobody listens
     with pytest.raises(InputError, match=words.format("the hub cannot be reached")) as excinfo:
@@ -256,37 +259,19 @@ def test_an_unreachable_hub_is_one_line_with_a_way_round(
         hub.fetch(file)
 
 
-def test_a_pinned_name_works_offline(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_in_the_cache_needs_no_hub(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    fake_hub.commit(b"weights")
-    first = hub.fetch(HubFile(fake_hub.repo))
+    file = asked(fake_hub.file(fake_hub.commit(b"weights")))
+    first = hub.fetch(file)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert hub.fetch(HubFile(fake_hub.repo)) == first
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"a": {"repo": "a/b", "revision": "x"}}',
-        '{"a/b/model.safetensors@main": {"commit": "x"}}',
-        '{"a": 1}',
-    ],
-)
-def test_a_damaged_list_of_pins_is_one_line(fake_hub: FakeHub, tmp_path: Path, text: str) -> None:
-    path = tmp_path / "cache" / "simsiam_jax" / "pins.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"pins\.json is damaged; delete it"):
-        hub.fetch(HubFile("a/b"))
+    assert hub.fetch(file) == first
 
 
 def test_the_library_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="pip install huggingface_hub"):
-        hub.fetch(HubFile("a/b"))
+        hub.fetch(HubFile("a/b", COMMIT))
 
 
 def test_a_fresh_process_asks_for_the_one_file_and_prints_nothing(fake_hub: FakeHub, tmp_path: Path) -> None:
@@ -297,10 +282,9 @@ def test_a_fresh_process_asks_for_the_one_file_and_prints_nothing(fake_hub: Fake
         "HF_ENDPOINT": fake_hub.url,
         "HF_HOME": str(tmp_path / "home"),
     }
-    program = "from simsiam_jax.weights import hub; hub.fetch(hub.parse('hf:owner/tiny'))"
+    program = f"from simsiam_jax.weights import hub; hub.fetch(hub.parse('hf:owner/tiny@{fake_hub.main}'))"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert {request.split()[1] for request in fake_hub.requests} == {
-        "/owner/tiny/resolve/main/model.safetensors",
-        f"/owner/tiny/resolve/{fake_hub.main}/model.safetensors",
+        f"/owner/tiny/resolve/{fake_hub.main}/model.safetensors"
     }

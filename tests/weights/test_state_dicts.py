@@ -1,5 +1,9 @@
 """Weights files by name: safetensors, and what is none."""
 
+import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -18,10 +22,32 @@ def one_line(excinfo: pytest.ExceptionInfo[InputError]) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_pytorch_checkpoints_are_known_by_their_suffix(tmp_path: Path, suffix: str) -> None:
+def test_a_pytorch_checkpoint_is_refused_with_the_command_that_converts_it(tmp_path: Path, suffix: str) -> None:
     torch = pytest.importorskip("torch")
-    torch.save({"w": torch.arange(3.0)}, tmp_path / f"x{suffix}")
-    np.testing.assert_array_equal(read_state_dict(tmp_path / f"x{suffix}")["w"], [0, 1, 2])
+    shared = torch.arange(6.0)
+    path = tmp_path / f"my weights{suffix}"
+    torch.save({"w": shared.reshape(2, 3).T, "same": shared}, path)
+    with pytest.raises(
+        InputError, match=r"^--init=.*only \.safetensors files are read; convert it with: python"
+    ) as info:
+        read_state_dict(path)
+    command = one_line(info).split("convert it with: python ")[1]
+    subprocess.run([sys.executable, *shlex.split(command)], check=True, timeout=120)
+    tensors = read_state_dict(path.with_suffix(".safetensors"))
+    assert {name: array.tolist() for name, array in tensors.items()} == {
+        "w": [[0, 3], [1, 4], [2, 5]],
+        "same": [0, 1, 2, 3, 4, 5],
+    }
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "C64"])
+def test_a_type_that_numpy_lacks_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    path, length = tmp_path / "x.safetensors", 8 if kind == "C64" else 1
+    header = json.dumps({"layer.w": {"dtype": kind, "shape": [1], "data_offsets": [0, length]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(length))
+    with pytest.raises(InputError, match=rf"^--init=.*tensor 'layer\.w' is of type {kind}.*convert it to F32") as info:
+        read_state_dict(path)
+    one_line(info)
 
 
 def test_safetensors_come_back_bit_for_bit_whatever_their_memory_layout(tmp_path: Path) -> None:
@@ -92,7 +118,7 @@ def test_a_wrong_path_names_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a file"):
         read_state_dict(tmp_path)
     (tmp_path / "x.onnx").touch()
-    with pytest.raises(InputError, match=r"unknown kind of file '\.onnx'; known: \.safetensors, \.pth"):
+    with pytest.raises(InputError, match=r"unknown kind of file '\.onnx'; give \.safetensors"):
         read_state_dict(tmp_path / "x.onnx")
 
 

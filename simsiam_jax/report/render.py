@@ -1,0 +1,226 @@
+"""A table's texts: for the terminal, as Markdown, as LaTeX and as CSV, with the captions that say how to read it."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from simsiam_jax.report.paper_form import Cell
+from simsiam_jax.report.seeds import Key
+from simsiam_jax.report.summary import COLUMNS, Row, Table
+from simsiam_jax.report.words import (
+    NOT_RUN,
+    NOTHING,
+    OUTCOMES,
+    capital,
+    difference_lines,
+    escape_latex,
+    escape_markdown,
+    score_text,
+)
+
+INTERVALS_CAPTION = (
+    "Both intervals claim 95 %. Student's t supposes normal differences; the percentile bootstrap supposes nothing, "
+    "but of a few seeds it can only reshuffle the few values: for normal differences it holds the truth in 76, 84 and "
+    "90 of 100 cases with 3, 5 and 10 seeds, where t does in 95. So an arm helped or hurt only where both leave out "
+    "zero. Each interval stands alone: of twenty, one errs by chance."
+)
+_SPREAD_WORDS = "mean ± standard deviation over seeds"
+
+
+def format_terminal(table: Table) -> Group:
+    """The table for `rich.console.Console().print`. It fits 80 columns and needs no colour."""
+    heading = Text.assemble(
+        (table.title, "bold"),
+        "\n",
+        (f"{capital(table.headline.name)} in %, {_SPREAD_WORDS}; {table.progress}", "dim"),
+    )
+    accuracy = _rich_table(["", *(_two_lines(COLUMNS[key]) for key in table.columns)])
+    for row in table.rows:
+        cells = [
+            Text(cell_text(row, key, table).replace(" (", "\n("), style="bold" if key in row.best else "")
+            for key in table.columns
+        ]
+        accuracy.add_row(Text(row.label if row.flag is None else f"{row.label}\n{row.flag}"), *cells)
+    parts: list[Text | RichTable] = [heading, accuracy]
+    if table.others:
+        words = f"\nDifference to {table.reference} in points, paired over seeds,\n95 % intervals: t and bootstrap"
+        parts.append(Text(words, style="dim"))
+        differences = _rich_table(["", *(_two_lines(COLUMNS[key]) for key in table.compared)])
+        for row in table.others:
+            cells = [difference_lines(row.differences.get(key)) for key in table.compared]
+            differences.add_row(Text(row.label), *(Text("\n".join(filter(None, lines))) for lines in cells))
+        parts.append(differences)
+    if table.paper_source:
+        parts.append(Text(f"\nThe paper's own numbers: {table.paper_source}", style="dim"))
+        splits = _published_splits(table)
+        published = _rich_table(["", *(f"paper, {name}" for name in splits)])
+        for row in table.rows:
+            published.add_row(Text(row.label), *(Text(_published_text(row, name)) for name in splits))
+        if splits:
+            parts.append(published)
+    parts.append(Text(""))
+    parts += [Text(f"{OUTCOMES[verdict.outcome][0]} {verdict}") for verdict in table.verdicts]
+    parts += [Text(words) for words in (*table.absences, table.collapse) if words]
+    return Group(*parts)
+
+
+def to_markdown(table: Table) -> str:
+    """The table as Markdown: the paper's form, accuracies and differences side by side, verdicts, and details."""
+    if not table.columns:
+        return f"{capital(table.progress)}.\n"
+    lines: list[str] = []
+    if table.form is not None:
+        lines += _markdown_head([table.form.corner, *map(escape_markdown, table.form.headings)])
+        for label, cells in table.form.lines:
+            texts = ["<br>".join(filter(None, form_lines(cell, table))) for cell in cells]
+            texts = [f"**{text}**" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
+            lines.append("| " + " | ".join([escape_markdown(label), *texts]) + " |")
+        lines += ["", escape_markdown(form_caption(table)), ""]
+    headings = ["pretraining", *(COLUMNS[key] for key in table.columns)]
+    headings += [f"Δ {COLUMNS[key]}" for key in table.compared] if table.others else []
+    lines += _markdown_head(headings)
+    for row in table.rows:
+        cells = [escape_markdown(row.label if row.flag is None else f"{row.label} ({row.flag})")]
+        for key in table.columns:
+            text = cell_text(row, key, table)
+            cells.append(f"**{text}**" if key in row.best else text)
+        if table.others:
+            for key in table.compared:
+                shown = difference_lines(row.differences.get(key))
+                cells.append("<br>".join(filter(None, shown)))
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", escape_markdown(caption(table))]
+    if table.others:
+        lines += ["", INTERVALS_CAPTION]
+    lines += ["", *(f"- {escape_markdown(str(verdict))}" for verdict in table.verdicts)]
+    lines += [f"- {escape_markdown(words)}" for words in (*table.absences, table.collapse) if words]
+    if table.details:
+        lines += ["", *_markdown_head(table.details[0])]
+        lines += ["| " + " | ".join([escape_markdown(label), *cells]) + " |" for label, *cells in table.details[1:]]
+        lines += ["", table.details_caption]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """The table in the paper's form for LaTeX with booktabs, the paper's numbers in a second line.
+
+    A table that has no such form shows the columns of `Table.columns`.
+    """
+    if table.form is not None:
+        corner, headings = table.form.corner, table.form.headings
+        body = [(label, [(form_lines(cell, table), cell.best) for cell in cells]) for label, cells in table.form.lines]
+    else:
+        corner, headings = "pretraining", tuple(COLUMNS[key] for key in table.columns)
+        body = [
+            (row.label, [((cell_text(row, key, table), ""), key in row.best) for key in table.columns])
+            for row in table.rows
+        ]
+    lines = [
+        "% \\usepackage{booktabs}; " + " ".join(f"{table.title}. {caption(table)}".split()),
+        f"\\begin{{tabular}}{{l{'r' * len(headings)}}}",
+        "\\toprule",
+        " & ".join(map(escape_latex, (corner, *headings))) + " \\\\",
+        "\\midrule",
+    ]
+    for label, cells in body:
+        first = [f"\\textbf{{{escape_latex(text)}}}" if best else escape_latex(text) for (text, _), best in cells]
+        lines.append(" & ".join([escape_latex(label), *first]) + " \\\\")
+        if any(second for (_, second), _ in cells):
+            lines.append(" & ".join(["", *(escape_latex(second) for (_, second), _ in cells)]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """The table as CSV in full precision: a line for each arm, eval and split, accuracies in percent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"difference{ending}" for ending in ("", "_std", "_low", "_high", "_bootstrap_low", "_bootstrap_high")]
+    writer.writerow(
+        [
+            *("arm", "group", "label", "eval", "split", "seeds", "mean", "std", "difference_seeds", *names),
+            *("paper_other_data", "collapsed", "not_run"),
+        ]
+    )
+    for row in table.rows:
+        for key in table.columns:
+            score, difference = row.scores.get(key), row.differences.get(key)
+            cells: list[object] = [row.name, row.arm.group, row.arm.words, *key]
+            cells += [len(score.by_seed), score.mean, score.std] if score else [0, None, None]
+            if difference:
+                cells += [difference.n, difference.mean, difference.std, difference.low, difference.high]
+                cells += [difference.bootstrap_low, difference.bootstrap_high]
+            else:
+                cells += [None] * 7
+            published = row.arm.published.get(key[1]) if key[0] == "finetune" else None
+            writer.writerow([*cells, published, row.flag, row.arm.absent])
+    return text.getvalue()
+
+
+def caption(table: Table) -> str:
+    """How to read the table, in plain words."""
+    words = f"{capital(table.headline.name)} in %{table.headline.note}, {_SPREAD_WORDS}. "
+    if table.others:
+        words += (
+            f"Δ is the difference to {table.reference} in points, paired over common seeds, with its standard "
+            "deviation and two 95 % intervals, Student's t and below it the bootstrap. "
+            "Bold: better than every other arm of its group, both paired intervals leaving out zero. "
+        )
+    return words + f"{capital(table.progress)}."
+
+
+def form_caption(table: Table) -> str:
+    """How to read the table in the paper's form."""
+    words = f"Ours: {_SPREAD_WORDS}."
+    if table.form is not None and table.form.has_published and table.paper_source:
+        words += (
+            f" Second line: the paper's one run, {table.paper_source}. On other data compare the order, not the height."
+        )
+    return words
+
+
+def cell_text(row: Row, key: Key, table: Table) -> str:
+    """The number of an arm in a column, or that the arm was not run."""
+    score = row.scores.get(key)
+    return NOT_RUN if score is None and row.arm.absent else score_text(score, table.seeds)
+
+
+def form_lines(cell: Cell, table: Table) -> tuple[str, str]:
+    """The two lines of a cell in the paper's form: our number, and the paper's, which is empty where it has none."""
+    ours = NOT_RUN if cell.score is None and cell.absent else score_text(cell.score, table.seeds)
+    return ours, "" if cell.published is None else f"paper {cell.published:.2f}"
+
+
+def _published_splits(table: Table) -> list[str]:
+    """The splits of which the paper has numbers of the headline."""
+    named = {name for row in table.rows for name in row.arm.published if "/" not in name}
+    return sorted(named, key=lambda split: (split != "validation", split != "test", split))
+
+
+def _published_text(row: Row, split: str) -> str:
+    return f"{row.arm.published[split]:.2f}" if split in row.arm.published else NOTHING
+
+
+def _markdown_head(headings: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
+
+
+def _two_lines(heading: str) -> str:
+    return heading.replace(", ", "\n")
+
+
+def _rich_table(headings: Sequence[str]) -> RichTable:
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index, heading in enumerate(headings):
+        # Labels may be long: they fold; numbers never do.
+        table.add_column(
+            Text(heading),
+            justify="right" if index else "left",
+            no_wrap=index > 0,
+            overflow="fold",
+            min_width=None if index else 12,
+        )
+    return table

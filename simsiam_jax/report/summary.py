@@ -1,0 +1,307 @@
+"""The numbers of an ablation: mean and spread over seeds, paired differences within groups of arms, and verdicts.
+
+The first arm of a group is what its others are compared with. All arms without a group are one group. A verdict needs
+both intervals of `seeds`, Student's t and the bootstrap, to leave out zero.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from simsiam_jax.records.experiment import EVALUATIONS, ArmRecord, Experiment, Headline
+from simsiam_jax.records.results import Result
+from simsiam_jax.report.collapse import collapse_sentence, spreads
+from simsiam_jax.report.paper_form import PaperForm, best_arms, paper_form
+from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
+from simsiam_jax.report.words import STAGE_WORDS, score_text, seeds_text, signed
+
+# Every column that a table may have, in order, and its heading. Columns of test images also get a difference to the
+# first arm and a verdict; columns of validation images do where test images were not read.
+COLUMNS: dict[Key, str] = {
+    (name, split): f"{STAGE_WORDS[name].heading}, {split}"
+    for name in ("finetune", "linear", "knn")
+    for split in ("validation", "test")
+}
+_SHOWN = tuple(key for key in COLUMNS if key[1] == "test" or key[0] == "finetune")
+# All numbers that result lines hold of classes and of attributes (`metrics.scores`), with their headings.
+CLASS_NUMBERS = {"top1": "top-1 accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
+ATTRIBUTE_NUMBERS = {
+    f"{average}_{name}": f"{average} {words}"
+    for average in ("macro", "micro")
+    for name, words in (("jaccard", "Jaccard"), ("accuracy", "accuracy"), ("auc", "AUC"), ("average_precision", "AP"))
+}
+_AUC_WORDS = "AUC is the area under the ROC curve"
+_CAPTIONS = {
+    "classes": "Balanced accuracy: the mean over the classes of the share that is recognised; "
+    f"{_AUC_WORDS} of the second class against the first.",
+    "attributes": "Macro: the mean over the attributes; micro: all attributes pooled. Accuracy counts right answers, "
+    f"Jaccard the present among those present or predicted; {_AUC_WORDS}, AP average precision.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one difference says, in words.
+
+    Attributes:
+      arm: The arm's title.
+      eval: The evaluation, one of `EVALUATIONS`.
+      outcome: `helped`, `hurt`, `open` (too few seeds to tell) or `missing` (nothing to compare).
+      finding: The difference in words.
+      conclusion: What follows from it.
+    """
+
+    arm: str
+    eval: str
+    outcome: str
+    finding: str
+    conclusion: str
+
+    def __str__(self) -> str:
+        return f"“{self.arm}” {self.finding}: {self.conclusion}."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm of the table.
+
+    Attributes:
+      arm: What experiment.json says of the arm.
+      scores: The headline in percent by (eval, split), only where it was measured.
+      differences: The differences to the reference by (eval, split), in points, only where both were measured.
+      best: The columns in which the arm is clearly above all others of its group.
+      flag: In how many seeds the arm's pretraining collapsed, in words; None where it did in none.
+      reference: The arm that this one is compared with; None for the first arm of a group.
+    """
+
+    arm: ArmRecord
+    scores: dict[Key, Score]
+    differences: dict[Key, Difference]
+    best: frozenset[Key] = frozenset()
+    flag: str | None = None
+    reference: ArmRecord | None = None
+
+    @property
+    def name(self) -> str:
+        """The arm's folder."""
+        return self.arm.name
+
+    @property
+    def label(self) -> str:
+        """The label that tells the arm from every other one."""
+        return self.arm.title
+
+
+@dataclass(frozen=True)
+class Table:
+    """An ablation's numbers, ready to be shown.
+
+    Attributes:
+      title: The experiment's title.
+      headline: The words for the number that is shown.
+      columns: The columns as (eval, split).
+      rows: The arms in order.
+      verdicts: A verdict for each compared column and each arm that has a reference.
+      seeds: The seeds that the finished run has, and any other that was measured.
+      units_done: The number of finished evaluations of an arm and seed.
+      units_expected: The number of evaluations that the finished run has.
+      pretrainings: The number of finished pretrainings.
+      details: All that is measured beside the headline as rows of text, headings first; empty where nothing is.
+      details_caption: How to read the details; empty where there are none.
+      paper_source: The place in the paper that published numbers are from; None where there are none.
+      form: The table in the paper's form; None where the paper has none.
+      collapse: How pretrainings ended, in a sentence or two; empty without a pretraining.
+      compared: The columns that get a difference and a verdict.
+    """
+
+    title: str
+    headline: Headline
+    columns: tuple[Key, ...]
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+    seeds: tuple[int, ...]
+    units_done: int
+    units_expected: int
+    pretrainings: int
+    details: tuple[tuple[str, ...], ...] = ()
+    details_caption: str = ""
+    paper_source: str | None = None
+    form: PaperForm | None = None
+    collapse: str = ""
+    compared: tuple[Key, ...] = ()
+
+    @property
+    def others(self) -> tuple[Row, ...]:
+        """The rows that are compared with another one."""
+        return tuple(row for row in self.rows if row.reference is not None)
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with, in words."""
+        titles = list(dict.fromkeys(row.reference.title for row in self.rows if row.reference is not None))
+        return f"“{titles[0]}”" if len(titles) == 1 else "the first arm of each group"
+
+    @property
+    def absences(self) -> tuple[str, ...]:
+        """Which arms were not run, and why. Arms of the same reason are in one sentence."""
+        absent = sorted((row.arm for row in self.rows if row.arm.absent), key=lambda arm: str(arm.absent))
+        by_reason = {reason: [arm.title for arm in arms] for reason, arms in groupby(absent, lambda arm: arm.absent)}
+        return tuple(f"Not run: {', '.join(titles)} ({reason})." for reason, titles in by_reason.items())
+
+    @property
+    def progress(self) -> str:
+        """How much of the run is done, in words."""
+        if not self.columns:
+            return (
+                f"{self.pretrainings} {'pretraining' if self.pretrainings == 1 else 'pretrainings'} done, no evaluation"
+            )
+        done, expected = self.units_done, self.units_expected
+        return f"all {expected} evaluations done" if done == expected else f"{done} of {expected} evaluations done"
+
+
+def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
+    """Mean, spread and paired differences of an ablation's headline (Tables 1 to 3 of arXiv 2112.02297).
+
+    Differs from the paper: it gives one run each; here every number is over seeds, with paired intervals.
+
+    Args:
+      results: All results of the run. Of two for the same arm, seed, eval and split the later one counts.
+      experiment: What the run is: the order of the rows, their groups and what a finished run holds.
+    """
+    scores = scores_by_arm(results, experiment, experiment.metric)
+    here = [result for result in results if result.arm in scores]
+    evaluated = [result for result in here if result.eval in EVALUATIONS]
+    # A search leaves the test images alone.
+    searching = bool(evaluated) and all(result.split != "test" for result in evaluated)
+    judged = "validation" if searching else "test"
+    measured = {key for columns in scores.values() for key in columns}
+    columns = tuple(
+        key
+        for key in COLUMNS
+        if (key in measured if searching else key in _SHOWN and (key[0] in experiment.evals or key in measured))
+    )
+    compared = tuple(key for key in columns if key[1] == judged)
+    ended = spreads(results, experiment)
+    rows = _rows(scores, experiment, columns, flags={each.arm.name: each.flag for each in ended})
+    seeds = tuple(sorted({*experiment.seeds, *(result.seed for result in here)}))
+    evals = {key[0] for key in columns}
+    done = {
+        (result.arm, result.seed, result.eval) for result in here if result.split == judged and result.eval in evals
+    }
+    details = _details(results, experiment, seeds)
+    caption = f"Every number of the test images in %. {_CAPTIONS[_label_kind(experiment)]}"
+    return Table(
+        title=experiment.title,
+        headline=experiment.headline,
+        columns=columns,
+        rows=rows,
+        verdicts=tuple(
+            _verdict(row, row.reference, key, experiment.headline.noun)
+            for key in compared
+            for row in rows
+            if row.reference is not None and not row.arm.absent
+        ),
+        seeds=seeds,
+        units_done=len(done),
+        units_expected=sum(not arm.absent for arm in experiment.arms) * len(seeds) * len(evals),
+        pretrainings=len({(result.arm, result.seed) for result in here if result.eval == "pretrain"}),
+        details=details,
+        details_caption=caption if details else "",
+        paper_source=experiment.paper_source if any(arm.published for arm in experiment.arms) else None,
+        form=paper_form(results, experiment),
+        collapse=collapse_sentence(ended, experiment),
+        compared=compared,
+    )
+
+
+def _rows(
+    scores: Mapping[str, dict[Key, Score]],
+    experiment: Experiment,
+    columns: Sequence[Key],
+    flags: Mapping[str, str | None],
+) -> tuple[Row, ...]:
+    references = {group: arms[0] for group, arms in experiment.groups.items()}
+    best = {key: best_arms(scores, experiment, key) for key in columns}
+    rows = []
+    for arm in experiment.arms:
+        reference = None if arm is references[arm.group] else references[arm.group]
+        rows.append(
+            Row(
+                arm=arm,
+                scores={key: score for key, score in scores[arm.name].items() if key in columns},
+                differences=_differences(scores[arm.name], scores[reference.name]) if reference else {},
+                best=frozenset(key for key, names in best.items() if arm.name in names),
+                flag=flags.get(arm.name),
+                reference=reference,
+            )
+        )
+    return tuple(rows)
+
+
+def _differences(ours: Mapping[Key, Score], theirs: Mapping[Key, Score]) -> dict[Key, Difference]:
+    found = {key: paired_difference(ours[key].by_seed, theirs[key].by_seed) for key in ours.keys() & theirs.keys()}
+    return {key: difference for key, difference in found.items() if difference is not None}
+
+
+def _verdict(row: Row, reference: ArmRecord, key: Key, noun: str) -> Verdict:
+    spoken = f"{STAGE_WORDS[key[0]].adjective} {key[1]} {noun}"
+    difference = row.differences.get(key)
+    words = (row.label, key[0])
+    if difference is None:
+        finding = f"and “{reference.words}” have no finished seed in common for {spoken}"
+        return Verdict(*words, "missing", finding, "nothing to compare yet")
+    finding = f"changed {spoken} by {signed(difference.mean)}"
+    if difference.std is None:
+        finding += f" points against “{reference.words}” (1 seed, no interval)"
+        return Verdict(*words, "open", finding, "one seed cannot tell")
+    student, bootstrap = (
+        f"{signed(low or 0.0)} to {signed(high or 0.0)}"
+        for low, high in (
+            (difference.low, difference.high),
+            (difference.bootstrap_low, difference.bootstrap_high),
+        )
+    )
+    finding += (
+        f" ± {difference.std:.2f} points against “{reference.words}” "
+        f"(95 % interval {student}, by bootstrap {bootstrap}, {seeds_text(difference.n)})"
+    )
+    outcome, conclusion = {
+        1: ("helped", "it helped"),
+        -1: ("hurt", "it hurt"),
+        0: ("open", f"no difference that {seeds_text(difference.n)} can show"),
+    }[difference.sign]
+    return Verdict(*words, outcome, finding, conclusion)
+
+
+def _label_kind(experiment: Experiment) -> str:
+    known = experiment.label_kind if experiment.label_kind in _CAPTIONS else None
+    return known or ("attributes" if experiment.metric in ATTRIBUTE_NUMBERS else "classes")
+
+
+def _details(results: Sequence[Result], experiment: Experiment, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    names = ATTRIBUTE_NUMBERS if _label_kind(experiment) == "attributes" else CLASS_NUMBERS
+    numbers = {name: scores_by_arm(results, experiment, name) for name in names}
+    shown = [name for name in names if any(key[1] == "test" for cells in numbers[name].values() for key in cells)]
+    if "balanced_accuracy" in shown and _equal(numbers["balanced_accuracy"], numbers["top1"]):
+        shown.remove("balanced_accuracy")  # the classes are equally frequent
+    if len(shown) < 2:
+        return ()
+    body = [
+        (arm.title, heading, *(score_text(numbers[name][arm.name].get(key), seeds) for name in shown))
+        for key, heading in COLUMNS.items()
+        for arm in experiment.arms
+        if key[1] == "test" and any(key in numbers[name][arm.name] for name in shown)
+    ]
+    return (("pretraining", "evaluation", *(names[name] for name in shown)), *body)
+
+
+def _equal(ours: Mapping[str, Mapping[Key, Score]], theirs: Mapping[str, Mapping[Key, Score]]) -> bool:
+    """Whether two numbers agree, but for rounding, in every arm, evaluation and seed of the test images."""
+    return all(
+        math.isclose(value, theirs[arm][key].by_seed.get(seed, value), rel_tol=1e-9)
+        for arm, cells in ours.items()
+        for key, score in cells.items()
+        if key[1] == "test" and key in theirs[arm]
+        for seed, value in score.by_seed.items()
+    )

@@ -1,0 +1,180 @@
+"""The table's numbers and verdicts are those of the results, checked against numbers computed by hand."""
+
+import pytest
+
+from simsiam_jax.report.figures import accuracy_points
+from simsiam_jax.report.render import cell_text, to_markdown
+from simsiam_jax.report.summary import summarise
+from simsiam_jax.report.words import score_text
+from tests.support.made_up import (
+    grouped_experiment,
+    grouped_scores,
+    make_arm,
+    make_experiment,
+    make_result,
+    make_scores,
+)
+
+FINETUNE, LINEAR, KNN = ("finetune", "test"), ("linear", "test"), ("knn", "test")
+
+
+def test_mean_and_sample_deviation_are_those_computed_by_hand():
+    # 70, 72, 77: mean 73; squared deviations 9 + 1 + 16 = 26, over n - 1 = 2: 13.
+    table = summarise(make_scores("none", [0.70, 0.72, 0.77]), make_experiment())
+    score = table.rows[0].scores[FINETUNE]
+    assert score.mean == pytest.approx(73)
+    assert score.std == pytest.approx(13**0.5)
+    assert score_text(score, table.seeds) == "73.00 ± 3.61"
+
+
+def test_paired_difference_and_interval_are_those_computed_by_hand():
+    results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", [0.73, 0.76, 0.79])
+    difference = summarise(results, make_experiment()).rows[1].differences[FINETUNE]
+    # Differences 3, 4, 2: mean 3, standard deviation 1; t(0.975, 2) = 4.302653 from the printed tables, / sqrt 3.
+    assert (difference.mean, difference.n) == (pytest.approx(3), 3)
+    assert difference.std == pytest.approx(1)
+    assert difference.low == pytest.approx(3 - 4.302653 / 3**0.5, abs=1e-5)
+    assert difference.high == pytest.approx(3 + 4.302653 / 3**0.5, abs=1e-5)
+
+
+def test_a_difference_pairs_common_seeds_only():
+    results = [
+        *make_scores("none", [0.5, 0.6, 0.7]),
+        make_result(1, "own", metrics={"top1": 0.62}),
+        make_result(2, "own", metrics={"top1": 0.74}),
+        make_result(9, "own", metrics={"top1": 0.99}),
+    ]
+    table = summarise(results, make_experiment())
+    difference = table.rows[1].differences[FINETUNE]
+    assert (difference.mean, difference.n) == (pytest.approx(3), 2)  # (62 - 60, 74 - 70), without seeds 0 and 9
+    assert table.seeds == (0, 1, 2, 9)
+    assert "(3 seeds)" in to_markdown(table)
+
+
+def test_arms_without_a_common_seed_have_no_difference():
+    results = [make_result(0, "none"), make_result(1, "own")]
+    table = summarise(results, make_experiment())
+    assert table.rows[1].differences == {}
+    assert table.verdicts[0].outcome == "missing"
+
+
+def test_a_repeated_unit_counts_once_with_its_later_line():
+    results = [make_result(0, metrics={"top1": 0.1}), make_result(0, metrics={"top1": 0.9})]
+    table = summarise(results, make_experiment())
+    assert table.rows[0].scores[FINETUNE].by_seed == {0: pytest.approx(90)}
+    assert (table.units_done, table.units_expected) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "outcome", "change", "interval", "conclusion"),
+    [
+        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00",
+         "95 % interval +0.52 to +5.48, by bootstrap +2.00 to +4.00, 3 seeds", "it helped"),
+        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00",
+         "95 % interval −5.48 to −0.52, by bootstrap −4.00 to −2.00, 3 seeds", "it hurt"),
+        ([0.71, 0.72, 0.76], "open", "0.00 ± 1.00",
+         "95 % interval −2.48 to +2.48, by bootstrap −1.00 to +1.00, 3 seeds", "no difference that 3 seeds can show"),
+        # Three of one sign and the bootstrap sees a difference, Student's t does not: undecided.
+        ([0.71, 0.73, 0.82], "open", "+2.33 ± 2.31",
+         "95 % interval −3.40 to +8.07, by bootstrap +1.00 to +5.00, 3 seeds", "no difference that 3 seeds can show"),
+        ([0.90], "open", "+20.00", "1 seed, no interval", "one seed cannot tell"),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_from_the_interval(own, outcome, change, interval, conclusion):
+    results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", own)
+    (verdict,) = summarise(results, make_experiment()).verdicts
+    assert verdict.outcome == outcome
+    words = f"“own” changed fine-tuned test accuracy by {change} points against “none” ({interval}): {conclusion}."
+    assert str(verdict) == words
+
+
+def test_every_other_arm_gets_a_verdict_for_each_evaluation():
+    experiment = make_experiment(("none", "noise", "own"), ("knn", "linear", "finetune"))
+    table = summarise([], experiment)
+    assert {(verdict.arm, verdict.eval) for verdict in table.verdicts} == {
+        (arm, name) for arm in ("noise", "own") for name in ("knn", "linear", "finetune")
+    }
+    assert table.columns == (("finetune", "validation"), FINETUNE, LINEAR, KNN)
+
+
+def emphasised(results, experiment):
+    return {row.name for row in summarise(results, experiment).rows if FINETUNE in row.best}
+
+
+def test_only_an_arm_clearly_above_all_others_is_emphasised():
+    base = make_scores("none", [0.70, 0.72, 0.77])
+    clear = base + make_scores("own", [0.73, 0.76, 0.79])
+    assert emphasised(clear, make_experiment()) == {"own"}
+    assert emphasised(base + make_scores("own", [0.71, 0.73, 0.76]), make_experiment()) == set()
+    rival = clear + make_scores("noise", [0.74, 0.75, 0.79])  # as good as "own": neither is best
+    assert emphasised(rival, make_experiment(("none", "own", "noise"))) == set()
+    worse = base + make_scores("own", [0.67, 0.68, 0.75])
+    assert emphasised(worse, make_experiment()) == {"none"}
+
+
+def test_an_arm_that_cannot_be_run_is_not_waited_for_and_one_that_is_missing_is():
+    clear = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", [0.73, 0.76, 0.79])
+    assert emphasised(clear, make_experiment(("none", "own", "imagenet"))) == set()
+    absent = make_arm("imagenet", "ImageNet", absent="no weights at hand")
+    experiment = make_experiment(("none", "own", absent), seeds=(0, 1, 2))
+    assert emphasised(clear, experiment) == {"own"}
+    table = summarise(clear, experiment)
+    assert table.absences == ("Not run: ImageNet (no weights at hand).",)
+    assert (table.units_done, table.units_expected) == (6, 6)
+    assert cell_text(table.rows[2], FINETUNE, table) == "not run"
+    assert {verdict.arm for verdict in table.verdicts} == {"own"}
+
+
+def test_arms_are_compared_within_their_group_alone():
+    table = summarise(grouped_scores(), grouped_experiment())
+    assert [row.reference and row.reference.name for row in table.rows] == [None, "A-none", None, "B-none"]
+    assert [row.name for row in table.rows if FINETUNE in row.best] == ["A-own"]
+    assert [(verdict.arm, verdict.outcome) for verdict in table.verdicts] == [("A: own", "helped"), ("B: own", "open")]
+    assert table.reference == "the first arm of each group"
+
+
+def ended(arm, values):
+    numbers = [{"loss": -0.9, "z_spread": value} for value in values]
+    return [
+        make_result(seed, arm, eval="pretrain", split="validation", metrics=each) for seed, each in enumerate(numbers)
+    ]
+
+
+def test_a_collapsed_pretraining_is_flagged_with_its_knn_beside_guessing():
+    experiment = make_experiment(("none", "own"), ("knn",), class_names=tuple("abcd"))
+    results = make_scores("none", [0.5, 0.6], eval="knn") + make_scores("own", [0.24, 0.26], eval="knn")
+    healthy = summarise(results + ended("own", [0.9, 0.8]), experiment)
+    assert healthy.collapse == "No pretraining collapsed: the smallest spread of z × √d is 0.85 (“own”)."
+    assert [row.flag for row in healthy.rows] == [None, None]
+    fallen = summarise(results + ended("own", [0.9, 0.02]), experiment)
+    assert [row.flag for row in fallen.rows] == [None, "collapsed in 1 of 2 seeds"]
+    assert "kNN accuracy 25.0 %; guessing gives 25 %" in fallen.collapse
+    assert "collapsed in 1 of 2 seeds" in to_markdown(fallen)
+    halfway = summarise(results + ended("own", [0.3, 0.02]), experiment)
+    assert halfway.rows[1].flag == "collapsed in 1, partly collapsed in 1 of 2 seeds"
+    assert "partly collapsed one below 0.45" in halfway.collapse
+
+
+def test_a_search_on_validation_images_alone_shows_and_compares_those():
+    results = make_scores("none", [0.5, 0.6, 0.7], eval="linear", split="validation")
+    results += make_scores("own", [0.52, 0.62, 0.73], eval="linear", split="validation")
+    table = summarise(results, make_experiment(evals=("linear",)))
+    assert table.columns == table.compared == (("linear", "validation"),)
+    assert (table.units_done, table.units_expected) == (6, 6)
+    assert "linear-probe validation accuracy" in str(table.verdicts[0])
+    assert accuracy_points(table).axes[0].get_title(loc="left") == "Validation accuracy, every seed"
+
+
+def test_classes_have_details_where_more_than_their_accuracy_is_measured():
+    results = [make_result(0, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.6, "auc": 0.8})]
+    table = summarise(results, make_experiment(metric="auc", seeds=(0,)))
+    assert table.details[0] == ("pretraining", "evaluation", "top-1 accuracy", "balanced accuracy", "AUC")
+    assert table.details[1] == ("none", "fine-tune, test", "70.00", "60.00", "80.00")
+    assert table.rows[0].scores[FINETUNE].mean == pytest.approx(80)
+
+
+def test_balanced_accuracy_is_not_told_again_where_classes_are_equally_frequent():
+    same = [make_result(seed, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.7}) for seed in (0, 1)]
+    assert summarise(same, make_experiment(seeds=(0, 1))).details == ()
+    other = [make_result(2, "none", metrics={"top1": 0.7, "balanced_accuracy": 0.6})]
+    assert "balanced accuracy" in summarise(same + other, make_experiment(seeds=(0, 1, 2))).details[0]
