@@ -19,6 +19,7 @@ from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.decode import decode_image
 from simsiam_jax.errors import InputError
 from simsiam_jax.settings.schema import NoiseConfig, ViewSpec
+from tests.support.launchers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 needs_debian = pytest.mark.skipif(
@@ -34,7 +35,7 @@ def python(code, **environment):
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -319,7 +320,7 @@ print(load_split("digits", "train", data_dir={str(tmp_path)!r}).fingerprint)
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    printed = [process.communicate(timeout=60) for process in both]
+    printed = [process.communicate(timeout=PATIENCE) for process in both]
     expected = load_split("digits", "train", data_dir=prepared).fingerprint
     assert printed == [(f"{expected}\n", "")] * 2
 

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ from simsiam_jax.data.feed import choose_feed, gather, host_memory, read_ahead
 from simsiam_jax.errors import InputError
 from simsiam_jax.train.devices import Resident, rows_here, streamed
 from simsiam_jax.train.loop import _scans
+from tests.support.launchers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -86,7 +86,7 @@ def test_work_is_done_while_the_consumer_is_busy():
 
     results = read_ahead(make, range(3))
     next(results)
-    assert started.wait(timeout=5)
+    assert started.wait(timeout=PATIENCE)
     results.close()
 
 
@@ -169,11 +169,12 @@ before = private()
 used = 1024 * int([line for line in open("/proc/self/status") if line.startswith("VmData")][0].split()[1])
 cap = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (used + cap, used + cap))
-peak = 0
+peak = batches = 0
 for batch in streamed(split, rows):
+    batches += 1
     total(batch).block_until_ready()
     peak = max(peak, private() - before)
-print(peak)
+print(batches, peak)
 try:
     whole = np.array(split.images)
 except MemoryError:
@@ -190,21 +191,21 @@ def test_a_split_larger_than_the_memory_allowed_is_streamed(tmp_path):
     np.save(tmp_path / "sample_ids.npy", np.arange(count, dtype=np.int32))
     description = f'{{"format": 1, "shape": [{count}, 96, 96, 3], "fingerprint": "0123456789abcdef"}}'
     (tmp_path / "split.json").write_text(description)
-    begun = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", _STREAM_UNDER_A_CAP, str(tmp_path), str(2**29)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    peak, verdict = run.stdout.splitlines()
+    counts, verdict = run.stdout.splitlines()
+    batches, peak = map(int, counts.split())
+    assert batches == -(-count // 256)
     assert verdict == "the cap holds"
     # Five chunks of 256 images of 27 KiB, in two copies where the device takes its own.
-    assert int(peak) < 200 * 2**20
-    assert time.monotonic() - begun < 60
+    assert peak < 200 * 2**20
 
 
 _EPOCH_ON_ONE_OF_SEVERAL_HOSTS = """
@@ -214,11 +215,11 @@ import jax, numpy as np
 address, process, processes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if processes > 1:
     jax.distributed.initialize(address, processes, process)
-from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, make_plan
-from simsiam_jax.train.optimizer import direction
+from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import bind, pretrain_step
 
@@ -235,13 +236,13 @@ ids = np.arange(64, dtype=np.int32)
 split = SimpleNamespace(images=images, labels=ids, sample_ids=ids)
 backbone = create_backbone("resnet18", 16, width=0.0625, stem="cifar", axis_name=AXIS)
 model = SimSiam(backbone, HeadConfig(projector_dim=16, predictor_dim=8), axis_name=AXIS)
-settings = OptimizerConfig(name="sgd", learning_rate=0.01)
-optimizer = direction(settings)
-spec = ViewSpec(16, blur_probability=0.0)
-step = bind(pretrain_step, model=model, optimizer=optimizer, spec=spec, constant_predictor=True)
+optimizer = create_optimizer(OptimizerConfig(name="sgd"))
+views = ViewSpec(16, blur_probability=0.0)
+step = bind(pretrain_step, model=model, optimizer=optimizer, views=views, method=MethodConfig())
 image = np.zeros((1, 16, 16, 3), np.float32)
 start = create_state(jax.jit(model.init)(jax.random.key(0), image, image), optimizer)
-plan = make_plan(64, optimizer=settings, micro_batch_size=16, epochs=1, seed=0)
+schedule = ScheduleConfig(learning_rate=0.01)
+plan = make_plan(64, schedule=schedule, micro_batch_size=16, epochs=1, seed=0)
 state, metrics = epoch_runner(step, feed="streamed")(start, split, *plan.epoch(0), lambda *_: None)
 leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(jax.device_get(state.params))]
 np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=np.array(sorted(read)))
@@ -266,7 +267,7 @@ def test_two_hosts_read_half_the_images_each_and_train_as_one_does(tmp_path):
         )
 
     def finished(*started):
-        assert [process.wait(timeout=240) for _, process in started] == [0] * len(started)
+        assert [process.wait(timeout=PATIENCE) for _, process in started] == [0] * len(started)
         return [np.load(out) for out, _ in started]
 
     (alone,) = finished(start(0, 1))

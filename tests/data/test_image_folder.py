@@ -22,6 +22,7 @@ from simsiam_jax.data.builders.image_folder import FolderConfig, ImageFolder, re
 from simsiam_jax.data.decode import BadImage
 from simsiam_jax.data.folders import list_folder
 from simsiam_jax.errors import InputError
+from tests.support.launchers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -231,7 +232,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, bui
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
@@ -358,7 +359,9 @@ config = image_folder.FolderConfig(listing=list_folder(Path({str(tmp_path / "roo
 image_folder.ImageFolder(config=config, data_dir={str(tmp_path / "data")!r}).download_and_prepare(
     file_format="array_record")
 """
-    killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=60, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, timeout=PATIENCE, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert any("incomplete" in path.name for path in (tmp_path / "data").rglob("*"))  # It was in the middle.
     splits = read(prepare(tmp_path / "root", tmp_path / "data"))

@@ -49,6 +49,7 @@ from tests.support.archives import (
     write_cells,
     zip_bytes,
 )
+from tests.support.launchers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = {"cifar10": cifar10.ARCHIVES, "stl10": stl10.ARCHIVES, "celeb_a": celeb_a.ARCHIVES}
@@ -511,7 +512,7 @@ def python(code):
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
