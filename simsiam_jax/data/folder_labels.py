@@ -32,7 +32,7 @@ ATTRIBUTE_VALUES = {
 }
 NO_LABEL = -1
 TRAIN, VALIDATION, TEST, UNLABELLED = range(4)  # Split numbers are positions in SPLITS.
-HELD_OUT = {TEST: 0.2, VALIDATION: 0.2}  # In this order: validation's share is of what test leaves.
+HELD_OUT = {TEST: 0.2, VALIDATION: 0.2}  # The order counts: validation's share is of what test leaves.
 
 
 def _top(name: str) -> str:
@@ -42,7 +42,19 @@ def _top(name: str) -> str:
 def labels_from_folders(
     root: Path, folders: Sequence[str], files: Sequence[str]
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...], Int[np.ndarray, " n"]]:
-    """Labels by class folder, class names, and split numbers."""
+    """Labels and splits from class folders, which may lie in folders named like splits.
+
+    Args:
+      root: Path of the folder, for errors.
+      folders: Names of the folders of the first two levels.
+      files: Sorted names of the images.
+
+    Returns:
+      Class numbers, class names and split numbers.
+
+    Raises:
+      InputError: If an image lies in no class folder, or a class folder holds no image.
+    """
     direct = next((name for name in files if "/" not in name), None)
     require(
         direct is None,
@@ -82,7 +94,7 @@ def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
     """The top folders named like splits, with their split numbers; empty if they are class folders.
 
     Raises:
-      InputError: if some are and others are not, `train/` is missing, or two stand for the same split.
+      InputError: If some are and others are not, `train/` is missing, or two stand for the same split.
     """
     tops = sorted({_top(name) for name in files})
     found = {top: SPLITS.index(SPLIT_FOLDERS[top.lower()]) for top in tops if top.lower() in SPLIT_FOLDERS}
@@ -107,7 +119,13 @@ def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
 def _sorted_classes(
     codes: Int32[np.ndarray, " n"], ordered: Sequence[str], numbers: Mapping[str, int]
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
-    """Class numbers in the order wanted, from numbers in the order met, and the classes' names."""
+    """Class numbers in the order of `ordered`, and the classes' names.
+
+    Args:
+      codes: Numbers in the order in which classes were met; -1 where an image has no label.
+      ordered: The classes in the order wanted.
+      numbers: The number in `codes` of each class.
+    """
     new = np.empty(len(ordered) + 1, np.int32)
     new[[numbers[name] for name in ordered]] = np.arange(len(ordered))
     new[-1] = NO_LABEL  # Where `codes` is -1.
@@ -115,7 +133,7 @@ def _sorted_classes(
 
 
 def _printable(name: str) -> str:
-    """The name in one line of UTF-8, as TFDS stores class names one a line."""
+    """The name in one line of UTF-8, because TFDS stores one class name in each line."""
     return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
@@ -129,17 +147,17 @@ def _complete(
     """Split numbers with validation and test held out of train where there are none.
 
     Args:
-      files: names, whose hashes decide; all of one class, or all with attributes, are divided by themselves.
-      values: labels or attributes.
-      names: of the classes or attributes.
-      splits: split numbers as given.
-      place: says where the label of an image is from.
+      files: Names of the images, whose hashes decide. Each class, or all images with attributes, is divided by itself.
+      values: Class numbers or attributes.
+      names: Names of the classes or attributes.
+      splits: Split numbers that are given.
+      place: Function that says where the label of the image at a position is from.
 
     Returns:
       Split numbers.
 
     Raises:
-      InputError: if there is one class only, a class that training images lack, or too few images of a class.
+      InputError: If there is only one class, a class that training images lack, or too few images of a class.
     """
     is_train = splits == TRAIN
     groups = values if values.ndim == 1 else np.zeros(len(files), np.int32)
@@ -172,7 +190,7 @@ def _complete(
 
 
 def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np.ndarray, " m"]:
-    """Of the names at these positions: the order in which images are held out."""
+    """Hashes of the names at some positions, which order the images that are held out."""
     names = (os.fsencode(files[int(at)]) for at in positions)
     digests = b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names)
     return np.frombuffer(digests, "<u8").astype(np.uint64)
@@ -198,7 +216,19 @@ def flat_splits(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
 def labels_from_csv(
     path: Path, root: Path, files: Sequence[str]
 ) -> tuple[Int32[np.ndarray, "n ..."], tuple[str, ...], Int[np.ndarray, " n"]]:
-    """Labels or attributes by file name, class or attribute names, and split numbers."""
+    """Labels and splits from a CSV file.
+
+    Args:
+      path: Path of the CSV file.
+      root: Path of the folder of images, for errors.
+      files: Sorted names of the images.
+
+    Returns:
+      Class numbers or attributes, the names of the classes or attributes, and split numbers.
+
+    Raises:
+      InputError: If the file is not as `list_folder` describes; the message names the line.
+    """
     rows = _rows(path)
     line, header = next(rows, (0, []))
     require(len(header) > 0, f"{path} (--labels) is empty; the first line names the columns, the others the images")
@@ -256,7 +286,7 @@ def _index(names: Sequence[str], name: str) -> int:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """By number if all are integers, else by name."""
+    """The names sorted by number if all are integers, else by name."""
     integers = all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names)
     return sorted(names, key=(lambda name: (int(name), name)) if integers else None)
 
@@ -265,7 +295,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a CSV file that are not blank, with their numbers; `,`, `;` or tab separate the cells.
 
     Raises:
-      InputError: if it cannot be read, is not in UTF-8, or its quotes do not match.
+      InputError: If it cannot be read, is not in UTF-8, or its quotes do not match.
     """
     line = 1
     try:
@@ -286,7 +316,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _finder(root: Path, files: Sequence[str]) -> Callable[[str, str], int]:
-    """A function from a name and the place it stands at to the position in `files`, which are sorted."""
+    """A function that finds the position in `files`, which are sorted, of a name that stands at some place."""
     bare: dict[str, int] = {}
 
     def find(name: str, place: str) -> int:
@@ -294,7 +324,7 @@ def _finder(root: Path, files: Sequence[str]) -> Callable[[str, str], int]:
             at = bisect.bisect_left(files, known)
             if at < len(files) and files[at] == known:
                 return at
-        if not bare:  # Not made where it is not needed.
+        if not bare:  # It is made only where it is needed.
             for at, file in enumerate(files):
                 bare[base] = -1 if (base := file.rsplit("/", 1)[-1]) in bare else at
         at = bare.get(name)
