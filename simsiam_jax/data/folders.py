@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Int32
 
+from simsiam_jax.data.folder_csv import labels_from_csv
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
     NO_LABEL,
     SPLITS,
     flat_splits,
-    labels_from_csv,
     labels_from_folders,
 )
 from simsiam_jax.errors import InputError, require
