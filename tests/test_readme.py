@@ -11,9 +11,21 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "experiments/README.md", "experiments/PAPER.md", "experiments/benchmark/README.md")
+PAGES = (
+    "README.md",
+    "experiments/README.md",
+    "experiments/PAPER.md",
+    "experiments/benchmark/README.md",
+    "simsiam_jax/data/README.md",
+)
+    "README.md",
+    "experiments/README.md",
+    "experiments/PAPER.md",
+    "experiments/benchmark/README.md",
+    "simsiam_jax/data/README.md",
+)
 # Pages that stand beside code of their own; each is there once its part of the package is.
-OTHERS = ("simsiam_jax/data/README.md", "simsiam_jax/models/README.md", "simsiam_jax/weights/README.md")
+OTHERS = ("simsiam_jax/models/README.md", "simsiam_jax/weights/README.md")
 
 
 def blocks(page, language=None):

@@ -1,4 +1,4 @@
-"""Images in: data sets, few-label subsets, and two augmented views of each image."""
+"""Data sets, subsets with few labels, and two augmented views of each image; README.md beside this file explains it."""
 
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.datasets import DATASETS, DatasetInfo, dataset_info

@@ -1,8 +1,8 @@
 """SimSiam's image operations as batched, stateless functions of arrays, in torchvision's semantics.
 
-Images are float32 in 0..1, NHWC, RGB. No operation draws random numbers: each takes its parameters, one
-value an image, so that it can be tested on fixed ones; `views.py` draws them. Nothing gathers: crop, resize
-and flip are products with small matrices, the blur a sum of shifted images, the rest works pixel by pixel.
+Images are float32 in 0..1, NHWC, RGB. No operation draws random numbers: each takes its parameters, one value for each
+image, so that it can be tested on fixed ones; `views.py` draws them. Nothing gathers: crop, resize and flip are
+products with small matrices, the blur is a sum of shifted images, and the rest works pixel by pixel.
 """
 
 import math
@@ -17,7 +17,7 @@ CROP_TRIES = 10
 """How often RandomResizedCrop draws a box before it falls back to a central one."""
 
 CROP_NUMBERS = 2 * CROP_TRIES + 2
-"""How many uniform numbers `crop_boxes` takes for an image: area and ratio of each try, then top and left."""
+"""How many uniform numbers `crop_boxes` takes for an image: an area and a ratio for each try, then top and left."""
 
 # ITU-R 601-2 luma, rounded as torchvision rounds it.
 LUMA = (0.2989, 0.587, 0.114)
@@ -37,21 +37,20 @@ def crop_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Int[Array, "batch 4"]:
-    """Boxes (top, left, height, width) as torchvision's `RandomResizedCrop.get_params` draws them.
+    """Boxes (top, left, height, width), drawn as by torchvision's `RandomResizedCrop.get_params`.
 
     Ten tries of an area uniform in `scale` and a ratio log-uniform in `ratio`; the first box that fits into
     the image is placed uniformly. Where none fits, the largest central box of an allowed ratio is taken.
 
     Args:
-      numbers: `CROP_NUMBERS` uniform numbers in 0..1 an image.
-      height: Of the source images, in pixels.
-      width: Of the source images, in pixels.
-      scale: Lowest and highest area of the box as a fraction of the image's; may exceed 1, as some tries
-        still fit.
-      ratio: Lowest and highest width / height of the box in pixels.
+      numbers: `CROP_NUMBERS` uniform numbers in 0..1 for each image.
+      height: Height of the source images in pixels.
+      width: Width of the source images in pixels.
+      scale: Smallest and largest area of a box as a fraction of the image's. It may exceed 1: some tries still fit.
+      ratio: Smallest and largest width / height of a box in pixels.
 
     Returns:
-      Whole pixels; every box lies inside the image and holds a pixel at least.
+      Boxes in whole pixels. Every box lies inside the image and holds at least one pixel.
     """
     tries = numbers[:, : 2 * CROP_TRIES].reshape(-1, CROP_TRIES, 2)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * tries[..., 0])
@@ -62,7 +61,7 @@ def crop_boxes(
     widths = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
 
-    first = fits & (jnp.cumsum(fits, axis=1) == 1)  # one-hot over the tries, or all false
+    first = fits & (jnp.cumsum(fits, axis=1) == 1)  # One-hot over the tries, or all false.
     found = first.any(axis=1)
     central_height, central_width = _central_box(height, width, ratio)
     box_height = jnp.where(found, (heights * first).sum(axis=1), central_height)
@@ -96,13 +95,13 @@ def resize_filters(
     of an output pixel's centre, or one output pixel where that is wider.
 
     Args:
-      start: First source pixel of the box.
-      length: Of the box, in source pixels, at least 1.
-      input_size: Of the whole axis, in pixels.
-      output_size: In pixels.
+      start: First source pixel of each box.
+      length: Length of each box in source pixels, at least 1.
+      input_size: Length of the source's whole axis in pixels.
+      output_size: Length of the output's axis in pixels.
 
     Returns:
-      Rows that sum to 1 and are zero outside the box.
+      Matrices whose rows sum to 1 and are zero outside the box.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixels = jnp.arange(input_size) - start
@@ -121,9 +120,9 @@ def crop_and_resize(
     """Cuts out boxes, resizes them (bilinear, antialiased) and mirrors some, as `rows @ image @ columns.T`.
 
     Args:
-      images: Any range.
-      boxes: (top, left, height, width) in pixels, inside the image.
-      flips: Which results to mirror left to right; the column filter is reversed.
+      images: Images with values of any range.
+      boxes: Boxes (top, left, height, width) in pixels, inside the image.
+      flips: Which results are mirrored left to right, by reversing the column filter.
       output_size: Height and width of the results in pixels.
     """
     _, height, width, _ = images.shape
@@ -144,10 +143,10 @@ def _filter_both(
 
 
 def resize_and_centre_crop(images: Images, output_size: int) -> Float[Array, "batch {output_size} {output_size} 3"]:
-    """As torchvision's `Resize(output_size)` (shorter side, antialiased), then `CenterCrop(output_size)`.
+    """Resizes the shorter side and crops the centre, as torchvision's antialiased `Resize` and `CenterCrop`.
 
     Args:
-      images: Any range.
+      images: Images with values of any range.
       output_size: Height and width of the results in pixels.
     """
     _, height, width, _ = images.shape
@@ -167,7 +166,7 @@ def resize_and_centre_crop(images: Images, output_size: int) -> Float[Array, "ba
 
 
 def greyscale(images: Images) -> Images:
-    """As torchvision's `rgb_to_grayscale` with three equal output channels."""
+    """Grey images with three equal channels, as torchvision's `rgb_to_grayscale`."""
     return jnp.broadcast_to(_luma(images), images.shape)
 
 
@@ -177,25 +176,25 @@ def _luma(images: Images) -> Float[Array, "batch height width 1"]:
 
 
 def _each(values: Array) -> Array:
-    """One value an image, shaped to meet its pixels."""
+    """One value for each image, shaped to broadcast over its pixels."""
     return values[:, None, None, None]
 
 
 def _blend(images: Images, other: Array, factor: Float[Array, "batch"]) -> Images:
-    """From `other` (factor 0) through the images (1) and beyond, clamped to 0..1."""
+    """Interpolates from `other` (factor 0) to the images (factor 1) and beyond, clamped to 0..1."""
     factor = _each(factor)
     return jnp.clip(factor * images + (1 - factor) * other, 0.0, 1.0)
 
 
 def adjust_brightness(images: Images, factor: Float[Array, "batch"]) -> Images:
-    """As torchvision's `adjust_brightness`: 0 gives black, 1 the image; clamped to 0..1."""
+    """Scales images as torchvision's `adjust_brightness`: factor 0 gives black, 1 the image; clamped to 0..1."""
     return jnp.clip(images * _each(factor), 0.0, 1.0)
 
 
 def adjust_contrast(images: Images, factor: Float[Array, "batch"]) -> Images:
-    """As torchvision's `adjust_contrast`: 0 gives the image's mean luma, 1 the image; clamped to 0..1."""
+    """Changes contrast as torchvision's `adjust_contrast`: factor 0 gives the mean luma, 1 the image; in 0..1."""
     _, height, width, _ = images.shape
-    # The luma of the mean colour is the mean luma, with a third of the values to weigh.
+    # The luma of the mean colour is the mean luma, and has a third of the values to weigh.
     colour = _pairwise_sum(_pairwise_sum(images, axis=1), axis=2) / (height * width)
     return _blend(images, _luma(colour), factor)
 
@@ -203,8 +202,8 @@ def adjust_contrast(images: Images, factor: Float[Array, "batch"]) -> Images:
 def _pairwise_sum(images: Images, axis: int) -> Float[Array, "batch _ _ 3"]:
     """The sum along an axis, kept with length 1, by adding halves.
 
-    XLA's own reduction groups the terms by the size of the batch, and a pixel would depend, in its last bit,
-    on how many others it is computed with; it is also several times as slow here on a CPU.
+    XLA's own reduction groups the terms by the size of the batch. A pixel's last bit would then depend on how many
+    images it is computed with. It is also several times as slow here on a CPU.
     """
     while (size := images.shape[axis]) > 1:
         half = size // 2
@@ -216,25 +215,25 @@ def _pairwise_sum(images: Images, axis: int) -> Float[Array, "batch _ _ 3"]:
 
 
 def adjust_saturation(images: Images, factor: Float[Array, "batch"]) -> Images:
-    """As torchvision's `adjust_saturation`: 0 gives greyscale, 1 the image; clamped to 0..1."""
+    """Changes saturation as torchvision's `adjust_saturation`: factor 0 gives grey, 1 the image; clamped to 0..1."""
     return _blend(images, _luma(images), factor)
 
 
 def adjust_hue(images: Images, shift: Float[Array, "batch"]) -> Images:
-    """As torchvision's `adjust_hue`: rotates the hue of the HSV form; value and saturation stay.
+    """Rotates the hue of the HSV form, as torchvision's `adjust_hue`; value and saturation stay.
 
     With value v, chroma c = v s and hue h in sixths of the circle, a channel is v - c clip(2 - |d|, 0, 1), d
     being the distance on the circle between h and the hue opposite to the channel: the usual six cases in one
     formula, without a table.
 
     Args:
-      images: In 0..1.
-      shift: In turns, -0.5..0.5.
+      images: Images in 0..1.
+      shift: Rotation of each image's hue in turns, -0.5..0.5.
     """
     red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-    divisor = jnp.where(chroma == 0, 1.0, chroma)  # grey has no hue: any will do, as its chroma is 0
+    divisor = jnp.where(chroma == 0, 1.0, chroma)  # Grey has no hue: any will do, as its chroma is 0.
     hue = jnp.where(
         value == red,
         (green - blue) / divisor,
@@ -244,7 +243,7 @@ def adjust_hue(images: Images, shift: Float[Array, "batch"]) -> Images:
 
     def channel(opposite: float) -> Float[Array, "batch height width"]:
         distance = hue - opposite
-        distance = distance - 6 * jnp.round(distance / 6)  # ten times as fast as jnp.mod on a CPU
+        distance = distance - 6 * jnp.round(distance / 6)  # This is ten times as fast as jnp.mod on a CPU.
         return value - chroma * jnp.clip(2 - jnp.abs(distance), 0.0, 1.0)
 
     return jnp.stack([channel(3.0), channel(5.0), channel(1.0)], axis=-1)
@@ -259,16 +258,16 @@ def colour_jitter(
     factors: Float[Array, "batch operations"],
     order: Int[Array, "operations"],
 ) -> Images:
-    """Colour operations one after another, as torchvision's `ColorJitter` applies them.
+    """Applies colour operations one after another, as torchvision's `ColorJitter`.
 
-    Differs from torchvision: the order is one for the batch, not one an image. A scalar picks each position's
-    operation, so a single one runs; an order an image would have to compute all of them at every position.
+    Differs from torchvision: one order serves the whole batch. A scalar picks the operation at each position, so that
+    only one runs there. With an order for each image, all operations would run at every position.
 
     Args:
-      images: In 0..1.
-      operations: Functions of (images, one factor an image).
-      factors: One column an operation, in the order of `operations`.
-      order: The index of the operation at each position.
+      images: Images in 0..1.
+      operations: Functions of the images and one factor for each image.
+      factors: Factors of each image, a column for each of `operations`.
+      order: Index of the operation at each position.
     """
 
     def branch(column: int) -> Callable[[Array], Array]:
@@ -281,14 +280,14 @@ def colour_jitter(
 
 
 def gaussian_blur(images: Images, sigma: Float[Array, "batch"], kernel_size: int) -> Images:
-    """As torchvision's `gaussian_blur` with one sigma an image: separable, mirrored at the edge pixels.
+    """Blurs images as torchvision's `gaussian_blur`, with a sigma for each image and mirrored edges.
 
-    A sum of shifted images: at 96 pixels six times as fast on a CPU as products with banded matrices.
+    It is a sum of shifted images: at 96 pixels six times as fast on a CPU as products with banded matrices.
 
     Args:
-      images: Any range.
-      sigma: In pixels, positive.
-      kernel_size: Odd, in pixels, less than twice the shorter side; 1 leaves the images as they are.
+      images: Images with values of any range.
+      sigma: Standard deviation of each image's blur in pixels, positive.
+      kernel_size: Odd width of the kernel in pixels, less than twice the shorter side; 1 leaves the images as they are.
     """
     if kernel_size == 1:
         return images
@@ -302,7 +301,7 @@ def _blur_axis(images: Images, taps: Float[Array, "batch kernel"], axis: int) ->
     kernel_size, size = taps.shape[1], images.shape[axis]
     padding = [(0, 0)] * 4
     padding[axis] = (kernel_size // 2, kernel_size // 2)
-    # The barriers keep XLA from computing the padding, or what was before it, again at every tap.
+    # The barriers keep XLA from computing the padding, and what came before it, again for every tap.
     images = jax.lax.optimization_barrier(images)
     padded = jax.lax.optimization_barrier(jnp.pad(images, padding, mode="reflect"))
     # Width and channels as one axis make long contiguous lines, in which the next column is 3 values away.
@@ -316,5 +315,5 @@ def _blur_axis(images: Images, taps: Float[Array, "batch kernel"], axis: int) ->
 
 
 def normalise(images: Images, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Images:
-    """(image - mean) / std, channel by channel."""
+    """Normalises each channel: (image - mean) / std."""
     return (images - jnp.array(mean)) / jnp.array(std)

@@ -1,8 +1,7 @@
 """Decoded images on disk as plain arrays: decoded once, then mapped into memory by every run.
 
-A cached split is a folder of `images.npy`, `labels.npy`, `sample_ids.npy` and `split.json`. It is written
-under another name and renamed when complete, so a folder of the right name is whole, whenever its writer was
-killed.
+A cached split is a folder of `images.npy`, `labels.npy`, `sample_ids.npy` and `split.json`. It is written under another
+name and renamed when complete. So a folder of the right name is whole, whenever its writer was killed.
 """
 
 import contextlib
@@ -20,20 +19,20 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-# Raised when the folder's layout, or the way images are decoded or divided into splits, changes.
+# Version of the folder's layout, and of how images are decoded and divided into splits: raise it with a change.
 FORMAT = 1
 FINGERPRINT_DIGITS = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """The images of one split with what belongs to them.
+    """The images of one split, with labels and ids.
 
     Attributes:
-      images: RGB, 0..255; a memory map when it comes from the cache.
-      labels: class numbers [n], -1 where an image has none; or binary attributes [n, attributes], -1 where
-        unknown.
-      sample_ids: unique over all splits of a data set, and the same in every run: they seed augmentation.
+      images: RGB images in 0..255; a memory map where they come from the cache.
+      labels: Class numbers [n], -1 where an image has none; or binary attributes [n, attributes], -1 where unknown.
+      sample_ids: Numbers of the images, unique over all splits of a data set and the same in every run, as they seed
+        augmentation.
       fingerprint: 16 hex digits that change with any image or label.
     """
 
@@ -59,7 +58,7 @@ def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.
 
 
 def count_shared(some: ImageSplit, others: ImageSplit) -> int:
-    """How many of `some` images are, pixel for pixel, among the others; 0 where the two differ in size."""
+    """How many images of one split are, pixel for pixel, in another; 0 where the two differ in size."""
     if some.images.shape[1:] != others.images.shape[1:]:
         return 0
     known = set(_digests(others.images))
@@ -73,7 +72,7 @@ def _digests(images: UInt8[np.ndarray, "n height width 3"]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file, waiting for whoever has it; it falls with its process."""
+    """Holds an exclusive lock on a file, after waiting for another holder; the lock ends with its process."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -82,7 +81,7 @@ def locked(path: Path) -> Iterator[None]:
 def open_split(folder: Path) -> ImageSplit | None:
     """The cached split in `folder`, images memory-mapped; None if there is none or it is damaged.
 
-    Sizes and types are checked, content is not: reading all of it would cost what the cache saves.
+    Sizes and types are checked, but not the content: reading all of it would cost what the cache saves.
     """
     try:
         description = json.loads((folder / "split.json").read_text())
@@ -111,12 +110,12 @@ def write_split(
 ) -> None:
     """Writes a split batch by batch and moves it to `folder`, replacing what is there.
 
-    The caller holds a lock, as what killed writers of this folder left behind is removed.
+    What killed writers of this folder left behind is removed, so the caller must hold a lock.
 
     Args:
-      folder: of the cached split.
-      batches: images and labels, together as many as `sample_ids`; all images of one size.
-      sample_ids: of all images.
+      folder: Folder of the cached split.
+      batches: Images and labels, together as many as `sample_ids`; all images have one size.
+      sample_ids: Sample ids of all images.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}.incomplete-"
@@ -125,7 +124,7 @@ def write_split(
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         _write_files(temporary, batches, sample_ids)
-        temporary.chmod(0o755)  # mkdtemp's is private; data folders are shared.
+        temporary.chmod(0o755)  # mkdtemp makes a private folder, but data folders are shared.
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -141,7 +140,7 @@ def _write_files(
     digest = hashlib.sha256()
     shape: tuple[int, ...] = ()
     all_labels = []
-    # Written, not memory-mapped: on a full disk a write raises, where a map kills the process.
+    # The file is written, not memory-mapped: on a full disk a write raises, where a map kills the process.
     with (folder / "images.npy").open("wb") as file:
         for images, labels in batches:
             if not all_labels:

@@ -1,7 +1,6 @@
-"""The data sets of the study: what each is, by name; `splits.py` loads them.
+"""The data sets by name, and what is known of each before it is there; `splits.py` loads them.
 
-A further data set is one builder and one line in `DATASETS`; a folder of images needs neither. Nothing here imports
-jax or TFDS, so that launchers know the names at once.
+A further data set is a builder in `builders.BUILDERS` and an entry in `DATASETS`. A folder of images needs neither.
 """
 
 import dataclasses
@@ -15,34 +14,35 @@ from simsiam_jax.errors import require
 
 FOLDER = "folder:"
 DEFAULT_FOLDER_IMAGE_SIZE = 96
-# Images of many sizes are kept a little larger than the views, as the usual 256 pixels are for 224.
+# Images of many sizes are kept a little larger than the views: 256 pixels for views of 224, as is usual.
 MARGIN = 8 / 7
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is there.
+    """What is known of a data set before it is prepared.
 
     Attributes:
-      name: as on the command line.
-      num_classes: classes, or binary attributes; 0 if it has no labels.
-      class_names: of the classes or attributes, in the order of the labels.
-      native_size: shorter side in pixels; None where images have many sizes.
-      image_size: side of the views in pixels, unless --image_size says otherwise.
-      label_kind: one class for each image, binary attributes, or none.
-      headline: the number, of `metrics.scores`, by which epochs and penalties are chosen and that tables show; None:
-        that of `metrics.HEADLINE` for its kind of labels.
-      label_features: where TFDS's examples have them, `/` between nested names.
-      label_ranges: of attributes that are numbers there: from which to which value, both included, one is present.
-      splits: of ours, that `load_split` takes.
-      pretrain_splits: what is pretrained on, by recipe; `train` where a recipe is not named.
-      validation_fraction: held out of TFDS's `train`, by class, where TFDS has no split `validation`.
-      fold: the predefined fold that is `train`, the rest of TFDS's `train` being `validation`.
-      keeps_size: whether images are cached at their own size.
-      views: fields of `ViewSpec` that differ from SimSiam's when pretraining on this data.
-      finetune_views: fields of `ViewSpec` that differ from the recipe's when fine-tuning on it.
-      variants: by name, the fields that differ in `NAME:VARIANT`.
-      listing: of the files of a folder.
+      name: Name on the command line.
+      num_classes: Number of classes or binary attributes; 0 for data without labels.
+      class_names: Names of the classes or attributes, in the order of the labels.
+      native_size: Shorter side of the images in pixels; None where they have many sizes.
+      image_size: Side of the views in pixels where --image_size is not given.
+      label_kind: Whether an image has one class, binary attributes, or no label.
+      headline: Metric of `metrics.scores` that tables show and that epochs and penalties are chosen by; None means that
+        of `metrics.HEADLINE` for the kind of labels.
+      label_features: Names of the features of TFDS's examples that hold the labels, with `/` between nested names.
+      label_ranges: For attributes that TFDS has as numbers: the lowest and the highest value at which each is present.
+      splits: Names of the splits that `load_split` takes.
+      pretrain_splits: Split to pretrain on by recipe; other recipes take `train`.
+      validation_fraction: Share of TFDS's `train` that is held out for validation, class by class; None where TFDS has
+        a split `validation`.
+      fold: Number of the predefined fold that is `train`; the rest of TFDS's `train` is then `validation`.
+      keeps_size: Whether images are cached at their own size.
+      views: Fields of `ViewSpec` that differ from SimSiam's when pretraining on this data.
+      finetune_views: Fields of `ViewSpec` that differ from the recipe's when fine-tuning on this data.
+      variants: Fields that differ in `NAME:VARIANT`, by the variant's name.
+      listing: Files, labels and splits of a folder; None for other data sets.
     """
 
     name: str
@@ -66,11 +66,11 @@ class DatasetInfo:
 
     @property
     def title(self) -> str:
-        """For people: a folder is called by its own name."""
+        """The name shown to people: a folder is called by its own name."""
         return dataset_title(self.name)
 
     def stored_size(self, image_size: int) -> int | None:
-        """Side in pixels at which images are cached for views of `image_size`; None: their own."""
+        """Side in pixels at which images are cached for views of `image_size`; None means their own size."""
         return None if self.keeps_size else round(image_size * MARGIN)
 
 
@@ -88,18 +88,18 @@ CELEBA_ATTRIBUTES = (
     *("Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat"),
     *("Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young"),
 )
-# Of a solar cell: name, what it means, and where the data has it: a feature and the values that it may have. The data
-# gives the probability of a defect as 0, 1/3, 2/3 or 1, and the type as 0 (mono-) or 1 (polycrystalline).
+# Attributes of a solar cell: the name, its meaning, and the feature of the data with the range of values at which it is
+# present. The probability of a defect is 0, 1/3, 2/3 or 1 there, and the type 0 (mono-) or 1 (polycrystalline).
 SOLAR_ATTRIBUTES = (
     ("monocrystalline", "cut from a single crystal", "type", (0.0, 0.0)),
     ("any_defect", "probability of a defect above 0", "probability", (0.1, 1.0)),
     ("likely_defect", "probability of a defect above 1/2", "probability", (0.5, 1.0)),
     ("certain_defect", "probability of a defect 1", "probability", (0.9, 1.0)),
 )
-# Grey images are their own greyscale and have neither saturation nor hue: drawing these would only take time.
+# Grey images have neither saturation nor hue, and are their own greyscale: drawing these would only take time.
 GREY_VIEWS = {"saturation": 0.0, "hue": 0.0, "greyscale_probability": 0.0}
-# What gave the best linear probe on validation images, of five candidates and two seeds of a few epochs each:
-# experiments/search_augmentation.py, experiments/results/search_augmentation-*.
+# These gave the best linear probe on validation images among five candidates, with two seeds of a few epochs each
+# (experiments/search_augmentation.py, experiments/results/search_augmentation-*).
 SEARCHED_VIEWS = {"crop_scale": (0.5, 1.0), "flip_probability": 0.0} | GREY_VIEWS
 # A mirrored digit is no digit, and a fifth of an 8×8 image is 3 to 4 pixels wide.
 DIGIT_VIEWS = {"crop_scale": (0.4, 1.0), "flip_probability": 0.0}
@@ -197,14 +197,14 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
-    """The registry's entry, or what a folder of images turns out to hold.
+    """What is known of a data set, or of a folder of images, which is looked through.
 
     Args:
-      name: `NAME`, `NAME:VARIANT` or `folder:PATH`.
-      labels: for a folder: a CSV file, or `none` to ignore what its subfolders say.
+      name: Name of the data set: `NAME`, `NAME:VARIANT` or `folder:PATH`.
+      labels: For a folder: a CSV file, or `none` to ignore what its subfolders say.
 
     Raises:
-      InputError: if there is no such data set, listing the known names; for what is wrong with a folder.
+      InputError: If there is no such data set; the message lists the known names. If something is wrong with a folder.
     """
     if name.startswith(FOLDER):
         return _folder_info(Path(name.removeprefix(FOLDER)), labels)
@@ -226,16 +226,16 @@ def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
 
 
 def pretraining_source(name: str) -> DatasetInfo:
-    """A data set to pretrain on, apart from the one that is evaluated on: a folder's labels do not matter.
+    """A data set to pretrain on other than the one that is evaluated on; a folder's labels do not matter.
 
     Raises:
-      InputError: as `dataset_info`.
+      InputError: As in `dataset_info`.
     """
     return dataset_info(name, "none" if name.startswith(FOLDER) else None)
 
 
 def dataset_title(name: str) -> str:
-    """What people call a data set, or weights and a data set (`imagenet+folder:/a/b`): a folder by its own name."""
+    """The name shown for a data set, or for weights and a data set (`imagenet+folder:/a/b`): a folder's own name."""
     before, folder, path = name.partition(FOLDER)
     return f"{before}{Path(path).name}" if folder else name
 

@@ -1,4 +1,4 @@
-"""Encoded images as RGB arrays: whatever a user's folder holds, or one short reason why not."""
+"""Decodes whatever image a user's folder holds into an RGB array, or says in one short reason why not."""
 
 import io
 import os
@@ -32,17 +32,17 @@ class BadImage(ValueError):
 
 
 def decode_file(path: Path, size: int | None) -> UInt8[np.ndarray, "height width 3"]:
-    """The image in a file, as `decode_image` decodes it.
+    """The image in a file, decoded as by `decode_image`.
 
     Args:
-      path: of a JPEG, PNG, WebP or BMP file.
-      size: side in pixels, or None.
+      path: Path of a JPEG, PNG, WebP or BMP file.
+      size: Side of the result in pixels; None means the image's own size.
 
     Returns:
       RGB values 0..255.
 
     Raises:
-      BadImage: if it cannot be read or decoded, is no regular file, or larger than any image allowed.
+      BadImage: If the file cannot be read or decoded, is no regular file, or is larger than any image allowed.
     """
     try:
         # Before opening: a pipe would block until somebody writes to it.
@@ -61,21 +61,21 @@ def decode_image(encoded: bytes, size: int | None) -> UInt8[np.ndarray, "height 
     """An encoded image as RGB 0..255, turned upright, greyscale repeated to three channels, on white if transparent.
 
     Args:
-      encoded: a JPEG, PNG, WebP or BMP file.
-      size: side in pixels: the largest central square is resized to it, bilinearly with antialiasing;
-        None: the image as it is.
+      encoded: Content of a JPEG, PNG, WebP or BMP file.
+      size: Side in pixels to which the largest central square is resized, bilinearly with antialiasing; None leaves the
+        image as it is.
 
     Returns:
-      The pixels.
+      RGB values 0..255.
 
     Raises:
-      BadImage: if it is none of these, is cut short or damaged, or claims more than `MAX_PIXELS` pixels.
+      BadImage: If it is no such file, is cut short or damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
         return np.asarray(_decode(encoded, size))
     except BadImage:
         raise
-    # Over damaged bytes Pillow's parsers stumble with any exception there is.
+    # Pillow's parsers raise any kind of exception for damaged bytes.
     except Exception as error:
         raise BadImage(one_line(error)[:MAX_REASON]) from error
 
@@ -85,7 +85,7 @@ def _decode(encoded: bytes, size: int | None) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(_too_large(image.width, image.height))
     if size is not None:
-        # JPEG can be decoded at 1/2, 1/4 or 1/8; what is left is at least twice as large as what is wanted.
+        # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. The result is at least twice as large as wanted.
         image.draft(None, (2 * size, 2 * size))
     image.load()
     _correct_transparency(image, encoded)
@@ -93,7 +93,7 @@ def _decode(encoded: bytes, size: int | None) -> Image.Image:
     if size is not None:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        # Cropped before resizing, not by its `box`: the filter would reach over the edge.
+        # The image is cropped before resizing: with resize's `box` the filter would reach over the edge.
         image = image.crop((left, top, left + side, top + side))
     image = _on_white(image)
     return image if size in (None, image.width) else image.resize((size, size), Image.Resampling.BILINEAR)
@@ -103,7 +103,7 @@ def _open(encoded: bytes) -> ImageFile:
     """The image with its header read and its pixels not yet decoded."""
     if not encoded:
         raise BadImage("the file is empty")
-    # Pillow's readers themselves, not `Image.open`: it warns of images that are large but allowed.
+    # `Image.open` would warn of images that are large but allowed; Pillow's readers do not.
     reader: type[ImageFile]
     if encoded.startswith(b"\xff\xd8\xff"):
         reader = JpegImagePlugin.JpegImageFile
@@ -117,7 +117,7 @@ def _open(encoded: bytes) -> ImageFile:
         reader = BmpImagePlugin.BmpImageFile
     else:
         raise BadImage("not a JPEG, PNG, WebP or BMP file")
-    # Odd metadata is worth a warning to Pillow, not to us. The filters of warnings are shared by all threads.
+    # Pillow warns of odd metadata, which does not matter here. All threads share the filters of warnings.
     with _quiet, warnings.catch_warnings(action="ignore"):
         return reader(io.BytesIO(encoded))
 
@@ -127,7 +127,7 @@ def _too_large(width: int, height: int) -> str:
 
 
 def _check_png(encoded: bytes) -> None:
-    """Raises `BadImage` unless all chunks are whole: Pillow leaves the checksums of pixels unread."""
+    """Raises `BadImage` unless all chunks are whole, because Pillow does not check the pixels' checksums."""
     view, position, kind = memoryview(encoded), len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         if len(encoded) < position + 12:
@@ -142,7 +142,7 @@ def _check_png(encoded: bytes) -> None:
 
 
 def _check_webp(encoded: bytes) -> None:
-    """Raises `BadImage` if the file is cut short, or its canvas too large: Pillow allocates that when opening."""
+    """Raises `BadImage` if the file is cut short, or if its canvas, which Pillow allocates at once, is too large."""
     if len(encoded) < max(30, 8 + int.from_bytes(encoded[4:8], "little")):
         raise BadImage("the file is cut short")
     match encoded[12:16]:
@@ -158,7 +158,7 @@ def _check_webp(encoded: bytes) -> None:
 
 
 def _correct_transparency(image: Image.Image, encoded: bytes) -> None:
-    """Brings a PNG's transparent colour to 8 bits where Pillow did so with the pixels only."""
+    """Brings a PNG's transparent colour to 8 bits where Pillow has done so with the pixels alone."""
     colour: Any = image.info.get("transparency")
     if image.format != "PNG" or colour is None:
         return
@@ -170,7 +170,7 @@ def _correct_transparency(image: Image.Image, encoded: bytes) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says that it is to be seen; unreadable metadata says nothing."""
+    """The image turned as its EXIF orientation says; unreadable metadata is ignored."""
     if not {"exif", "Raw profile type exif"} & image.info.keys():
         return image
     with _quiet, warnings.catch_warnings(action="ignore"):
@@ -191,9 +191,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The image as RGB, what is transparent composited on white."""
+    """The image as RGB, with white where it is transparent."""
     if image.mode.startswith("I"):
-        # Pillow would clip 16 bits; the high byte is what it makes of 16-bit colours.
+        # Pillow would clip 16 bits. Taking the high byte is what it does with 16-bit colours.
         values = np.asarray(image)
         grey = (values >> 8).astype(np.uint8)
         if "transparency" in image.info:

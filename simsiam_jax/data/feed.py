@@ -14,7 +14,7 @@ from simsiam_jax.errors import InputError
 
 FEEDS = ("auto", "resident", "streamed")
 
-# A split lies on the device if it takes at most this share of its memory: the rest is the network's.
+# A split lies on the device if it takes at most this share of its memory. The rest is left to the network.
 _RESIDENT_SHARE = 0.25
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -23,12 +23,12 @@ Made = TypeVar("Made")
 
 
 class Batch(NamedTuple):
-    """Images with their names and labels; leading axes are those of the index array that selected them.
+    """Images with their labels and ids; the leading axes are those of the index array that selected them.
 
     Attributes:
-      images: uint8 [..., height, width, 3], 0..255.
-      labels: int32 [...]; -1 where there is none.
-      sample_ids: int32 [...], which name the images in the draws of `two_views`.
+      images: Images in 0..255, uint8 [..., height, width, 3].
+      labels: Labels, int32 [...] or [..., attributes]; -1 where there is none.
+      sample_ids: Numbers of the images, int32 [...], from which `two_views` draws.
     """
 
     images: Any
@@ -42,7 +42,7 @@ def epoch_order(images: int, *, seed: int, epoch: int) -> Int[np.ndarray, " imag
 
 
 def gather(split: Any, indices: Int[np.ndarray, "*axes"]) -> Batch:
-    """The rows of a split (an object with images, labels and sample_ids) in the order of `indices`."""
+    """The rows of an `ImageSplit` in the order of `indices`."""
     return Batch(split.images[indices], split.labels[indices], split.sample_ids[indices])
 
 
@@ -51,19 +51,22 @@ def in_batches(count: int, size: int) -> Int[np.ndarray, "batches size"]:
 
     Args:
       count: Number of samples, at least 1.
-      size: Samples in a batch.
+      size: Number of samples in a batch.
     """
     batches = -(-count // size)
     return np.minimum(np.arange(batches * size), count - 1).reshape(batches, size).astype(np.int32)
 
 
 def read_ahead(make: Callable[[Wanted], Made], wanted: Iterable[Wanted], *, ahead: int = 2) -> Iterator[Made]:
-    """`map(make, wanted)` with the next `ahead` results made in threads while the consumer is busy; order is kept.
+    """Maps a function over its arguments, with the next results made in threads while the consumer is busy.
 
     Args:
-      make: Called from other threads; what it raises is raised where its result would have come.
-      wanted: Its arguments, consumed no further than `ahead` results in advance.
-      ahead: Results that may wait, at least 1: they bound the memory.
+      make: Function that other threads call. What it raises is raised where its result would have come.
+      wanted: Arguments of `make`, consumed no further than `ahead` results in advance.
+      ahead: Number of results that may wait, at least 1; it bounds the memory.
+
+    Yields:
+      The results in the order of the arguments.
     """
     with ThreadPoolExecutor(ahead, thread_name_prefix="read-ahead") as pool:
         waiting = deque()
@@ -76,12 +79,12 @@ def read_ahead(make: Callable[[Wanted], Made], wanted: Iterable[Wanted], *, ahea
 
 
 def choose_feed(wanted: str, split_bytes: int, memory_bytes: int) -> Literal["resident", "streamed"]:
-    """Which feed serves a split: `resident` where it takes at most a quarter of the device's memory.
+    """Chooses the feed of a split: `resident` where its images take at most a quarter of the device's memory.
 
     Args:
-      wanted: `resident` or `streamed` decide themselves, `auto` by size.
-      split_bytes: Of the split's images.
-      memory_bytes: Of one device.
+      wanted: Value of --feed: `resident` and `streamed` are taken as they are, `auto` chooses by size.
+      split_bytes: Bytes of the split's images.
+      memory_bytes: Bytes of one device's memory.
 
     Raises:
       InputError: If `wanted` is none of the three.
@@ -98,5 +101,5 @@ def host_memory() -> int:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(memory, int(_CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
+    except (OSError, ValueError):  # There is no such file, or it says "max".
         return memory

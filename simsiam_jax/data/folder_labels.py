@@ -1,15 +1,12 @@
-"""Labels and splits of a folder's images, from its subfolders, from a CSV file, or from a hash of the file names.
+"""Labels and splits of a folder's images, from its subfolders or from a hash of the file names.
 
 The hash makes the splits the same on every machine, and adding images moves few of the others.
 """
 
-import bisect
-import csv
 import hashlib
 import os
-import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +22,32 @@ SPLIT_FOLDERS = {
 }
 FLAT_VALIDATION_FRACTION = 0.1
 FLAT_VALIDATION_MAX = 1000
-ATTRIBUTE_VALUES = {
-    **dict.fromkeys(("1", "1.0", "true", "yes"), 1),  # pandas writes 1.0 where a column has gaps.
-    **dict.fromkeys(("0", "0.0", "false", "no"), 0),
-    **dict.fromkeys(("", "nan", "na", "?"), -1),
-}
 NO_LABEL = -1
 TRAIN, VALIDATION, TEST, UNLABELLED = range(4)  # Split numbers are positions in SPLITS.
-HELD_OUT = {TEST: 0.2, VALIDATION: 0.2}  # In this order: validation's share is of what test leaves.
+HELD_OUT = {TEST: 0.2, VALIDATION: 0.2}  # The order counts: validation's share is of what test leaves.
 
 
-def _top(name: str) -> str:
+def top_folder(name: str) -> str:
+    """The first folder in the name of a file, or the name itself."""
     return name.split("/", 1)[0]
 
 
 def labels_from_folders(
     root: Path, folders: Sequence[str], files: Sequence[str]
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...], Int[np.ndarray, " n"]]:
-    """Labels by class folder, class names, and split numbers."""
+    """Labels and splits from class folders, which may lie in folders named like splits.
+
+    Args:
+      root: Path of the folder, for errors.
+      folders: Names of the folders of the first two levels.
+      files: Sorted names of the images.
+
+    Returns:
+      Class numbers, class names and split numbers.
+
+    Raises:
+      InputError: If an image lies in no class folder, or a class folder holds no image.
+    """
     direct = next((name for name in files if "/" not in name), None)
     require(
         direct is None,
@@ -68,23 +73,23 @@ def labels_from_folders(
         used.add("/".join(parts[: depth + 1]))
     for folder in folders:
         if split_of:
-            is_class = "/" in folder and split_of.get(_top(folder), UNLABELLED) != UNLABELLED
+            is_class = "/" in folder and split_of.get(top_folder(folder), UNLABELLED) != UNLABELLED
             expected = is_class or folder.lower() in SPLIT_FOLDERS
         else:
             expected = "/" not in folder
         if expected:
             require(folder in used, f"folder {root / folder} holds no images; put some in or remove it")
-    values, names = _sorted_classes(np.array(codes, np.int32), sorted(numbers), numbers)
-    return values, names, _complete(files, values, names, np.array(splits), lambda at: str(root / files[at]))
+    values, names = sorted_classes(np.array(codes, np.int32), sorted(numbers), numbers)
+    return values, names, with_held_out(files, values, names, np.array(splits), lambda at: str(root / files[at]))
 
 
 def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
     """The top folders named like splits, with their split numbers; empty if they are class folders.
 
     Raises:
-      InputError: if some are and others are not, `train/` is missing, or two stand for the same split.
+      InputError: If some are and others are not, `train/` is missing, or two stand for the same split.
     """
-    tops = sorted({_top(name) for name in files})
+    tops = sorted({top_folder(name) for name in files})
     found = {top: SPLITS.index(SPLIT_FOLDERS[top.lower()]) for top in tops if top.lower() in SPLIT_FOLDERS}
     if found:
         other = next((top for top in tops if top not in found), None)
@@ -104,22 +109,28 @@ def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _sorted_classes(
+def sorted_classes(
     codes: Int32[np.ndarray, " n"], ordered: Sequence[str], numbers: Mapping[str, int]
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...]]:
-    """Class numbers in the order wanted, from numbers in the order met, and the classes' names."""
+    """Class numbers in the order of `ordered`, and the classes' names.
+
+    Args:
+      codes: Numbers in the order in which classes were met; -1 where an image has no label.
+      ordered: The classes in the order wanted.
+      numbers: The number in `codes` of each class.
+    """
     new = np.empty(len(ordered) + 1, np.int32)
     new[[numbers[name] for name in ordered]] = np.arange(len(ordered))
     new[-1] = NO_LABEL  # Where `codes` is -1.
-    return new[codes], tuple(_printable(name) for name in ordered)
+    return new[codes], tuple(printable(name) for name in ordered)
 
 
-def _printable(name: str) -> str:
-    """The name in one line of UTF-8, as TFDS stores class names one a line."""
+def printable(name: str) -> str:
+    """The name in one line of UTF-8, because TFDS stores one class name in each line."""
     return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
-def _complete(
+def with_held_out(
     files: Sequence[str],
     values: Int32[np.ndarray, "n ..."],
     names: Sequence[str],
@@ -129,17 +140,17 @@ def _complete(
     """Split numbers with validation and test held out of train where there are none.
 
     Args:
-      files: names, whose hashes decide; all of one class, or all with attributes, are divided by themselves.
-      values: labels or attributes.
-      names: of the classes or attributes.
-      splits: split numbers as given.
-      place: says where the label of an image is from.
+      files: Names of the images, whose hashes decide. Each class, or all images with attributes, is divided by itself.
+      values: Class numbers or attributes.
+      names: Names of the classes or attributes.
+      splits: Split numbers that are given.
+      place: Function that says where the label of the image at a position is from.
 
     Returns:
       Split numbers.
 
     Raises:
-      InputError: if there is one class only, a class that training images lack, or too few images of a class.
+      InputError: If there is only one class, a class that training images lack, or too few images of a class.
     """
     is_train = splits == TRAIN
     groups = values if values.ndim == 1 else np.zeros(len(files), np.int32)
@@ -172,7 +183,7 @@ def _complete(
 
 
 def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np.ndarray, " m"]:
-    """Of the names at these positions: the order in which images are held out."""
+    """Hashes of the names at some positions, which order the images that are held out."""
     names = (os.fsencode(files[int(at)]) for at in positions)
     digests = b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names)
     return np.frombuffer(digests, "<u8").astype(np.uint64)
@@ -193,134 +204,3 @@ def flat_splits(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
     splits = np.full(len(files), TRAIN, np.int8)
     splits[np.argsort(_hashes(files, np.arange(len(files))), kind="stable")[:count]] = VALIDATION
     return splits
-
-
-def labels_from_csv(
-    path: Path, root: Path, files: Sequence[str]
-) -> tuple[Int32[np.ndarray, "n ..."], tuple[str, ...], Int[np.ndarray, " n"]]:
-    """Labels or attributes by file name, class or attribute names, and split numbers."""
-    rows = _rows(path)
-    line, header = next(rows, (0, []))
-    require(len(header) > 0, f"{path} (--labels) is empty; the first line names the columns, the others the images")
-    require(all(header), f"{path}, line {line}: column {1 + _index(header, '')} has no name; name or remove it")
-    twice = next((name for name in header if header.count(name) > 1), None)
-    require(twice is None, f"{path}, line {line}: two columns are called {twice!r}; rename or remove one")
-    split_column = _index([name.lower() for name in header[1:]], "split") + 1
-    columns = [column for column in range(1, len(header)) if column != split_column]
-    require(
-        len(columns) > 0,
-        f"{path}, line {line}: no column of labels; the first column names files, a further one their classes, "
-        "or several further ones binary attributes",
-    )
-    attributes = len(columns) > 1
-    values = np.full((len(files), len(columns)) if attributes else len(files), NO_LABEL, np.int32)
-    splits = np.full(len(files), UNLABELLED, np.int8)
-    lines = np.zeros(len(files), np.int64)
-    numbers: dict[str, int] = {}
-    find = _finder(root, files)
-    for line, cells in rows:
-        place = f"{path}, line {line}"
-        if len(cells) != len(header):
-            raise InputError(f"{place} has {len(cells)} cells, the first line {len(header)}; correct it")
-        at = find(cells[0], place)
-        if lines[at]:
-            raise InputError(f"{place}: {cells[0]!r} has a row already, line {lines[at]}; remove one")
-        lines[at] = line
-        splits[at] = _split_cell(cells[split_column], place) if split_column else TRAIN
-        if attributes:
-            values[at] = [_attribute(cells[column], header[column], place) for column in columns]
-        elif cells[columns[0]]:
-            values[at] = numbers.setdefault(cells[columns[0]], len(numbers))
-        else:
-            raise InputError(f"{place}: {cells[0]!r} has no label; add one, or remove the row to leave it unlabelled")
-    labelled = np.flatnonzero(lines)
-    require(len(labelled) > 0, f"{path} (--labels) has no rows below its first line; add one a labelled image")
-    if not split_column:
-        by_folder = [SPLIT_FOLDERS.get(_top(files[at]).lower(), "") for at in labelled.tolist()]
-        if {"train"} <= set(by_folder) <= {"train", "validation", "test"}:
-            splits[labelled] = [SPLITS.index(split) for split in by_folder]
-    require(bool((splits == TRAIN).any()), f"{path} (--labels) has no image in split train; add some")
-    names = tuple(_printable(header[column]) for column in columns)
-    if not attributes:
-        values, names = _sorted_classes(values, _in_order(numbers), numbers)
-
-    def place_of(at: int) -> str:
-        return f"{path}, line {lines[at]}" if lines[at] else str(path)
-
-    return values, names, _complete(files, values, names, splits, place_of)
-
-
-def _index(names: Sequence[str], name: str) -> int:
-    """Position of a name, or -1."""
-    return names.index(name) if name in names else -1
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """By number if all are integers, else by name."""
-    integers = all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in names)
-    return sorted(names, key=(lambda name: (int(name), name)) if integers else None)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a CSV file that are not blank, with their numbers; `,`, `;` or tab separate the cells.
-
-    Raises:
-      InputError: if it cannot be read, is not in UTF-8, or its quotes do not match.
-    """
-    line = 1
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-            for cells in reader:
-                line = reader.line_num
-                if any(stripped := [cell.strip() for cell in cells]):
-                    yield line, stripped
-    except OSError as error:
-        raise InputError(f"--labels={path} cannot be read ({error.strerror}); name a CSV file or none") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} (--labels) is no text in UTF-8 after line {line}; save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        raise InputError(f"{path} (--labels) is no proper CSV after line {line} ({error}); correct it") from error
-
-
-def _finder(root: Path, files: Sequence[str]) -> Callable[[str, str], int]:
-    """A function from a name and the place it stands at to the position in `files`, which are sorted."""
-    bare: dict[str, int] = {}
-
-    def find(name: str, place: str) -> int:
-        for known in (name, name.replace("\\", "/").removeprefix("./")):
-            at = bisect.bisect_left(files, known)
-            if at < len(files) and files[at] == known:
-                return at
-        if not bare:  # Not made where it is not needed.
-            for at, file in enumerate(files):
-                bare[base] = -1 if (base := file.rsplit("/", 1)[-1]) in bare else at
-        at = bare.get(name)
-        if at is None:
-            fault = f"is no image, with one of {', '.join(EXTENSIONS)}" if (root / name).is_file() else "does not exist"
-            raise InputError(f"{place}: {name!r} {fault} in {root}; correct the name or remove the row")
-        if at < 0:
-            first, second, *_ = (file for file in files if file.endswith(f"/{name}"))
-            raise InputError(f"{place}: {name!r} is {first} and {second}; write the name relative to {root}")
-        return at
-
-    return find
-
-
-def _split_cell(cell: str, place: str) -> int:
-    split = SPLIT_FOLDERS.get(cell.lower())
-    if split in (None, "unlabelled"):
-        raise InputError(f"{place}: split is {cell!r}; allowed are train, validation and test")
-    return SPLITS.index(split)
-
-
-def _attribute(cell: str, column: str, place: str) -> int:
-    value = ATTRIBUTE_VALUES.get(cell.lower())
-    if value is None:
-        raise InputError(
-            f"{place}: {column} is {cell!r}; allowed are 1 or 0, true or false, yes or no, and nothing, nan, NA or ? "
-            "for missing"
-        )
-    return value

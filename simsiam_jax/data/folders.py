@@ -11,17 +11,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Int32
 
+from simsiam_jax.data.folder_csv import labels_from_csv
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
     NO_LABEL,
     SPLITS,
     flat_splits,
-    labels_from_csv,
     labels_from_folders,
 )
 from simsiam_jax.errors import InputError, require
 
-# Changes the digest of every folder; raised when the same files would be divided otherwise.
+# Version that is part of every digest: raise it when the same files would be divided otherwise.
 FORMAT = 1
 
 
@@ -30,12 +30,12 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-      root: the folder.
-      files: names relative to it, with `/`, sorted.
-      labels: class numbers, or binary attributes that are 1, 0 or -1 for missing; -1 where an image has none.
-      label_kind: which of the two, or none at all.
-      class_names: of the classes or attributes, in the order of the labels.
-      splits: split name to sorted positions in `files`; disjoint, none empty.
+      root: Path of the folder.
+      files: Sorted names of the images relative to it, with `/`.
+      labels: Class numbers, or binary attributes, which are 1, 0 or -1 for missing; -1 where an image has no label.
+      label_kind: Whether the labels are classes or attributes, or whether there are none.
+      class_names: Names of the classes or attributes, in the order of the labels.
+      splits: Sorted positions in `files` by the split's name; they are disjoint, and none is empty.
       digest: 64 hex digits that change with any name, size, time of change, label or split.
     """
 
@@ -49,7 +49,7 @@ class Listing:
 
 
 def list_folder(path: Path, labels: str | None) -> Listing:
-    """The images of a folder with labels and splits.
+    """Lists the images of a folder with their labels and splits.
 
     Without `labels` the folder holds class folders, `PATH/CLASS/**/x.jpg`, or such class folders within `train/` and
     perhaps `validation/` (`val/`, `valid/`) and `test/`, beside `unlabelled/` (`unlabeled/`) with images at any
@@ -66,14 +66,14 @@ def list_folder(path: Path, labels: str | None) -> Listing:
     except to folders that are listed already.
 
     Args:
-      path: the folder.
-      labels: a CSV file as `--labels` names it, `none` to take all images at any depth without labels, or None.
+      path: Path of the folder.
+      labels: The value of --labels: a CSV file, `none` to take all images at any depth without labels, or None.
 
     Returns:
-      The listing; no image has been opened.
+      What the folder holds; no image has been opened.
 
     Raises:
-      InputError: if the folder or the CSV file is not as described.
+      InputError: If the folder or the CSV file is not as described.
     """
     root = Path(os.path.abspath(path.expanduser()))
     require(root.exists(), f"folder:{path} (--dataset) does not exist; name a folder of images")
@@ -147,7 +147,7 @@ def _digest(
     names: Sequence[str],
     splits: Int[np.ndarray, " n"],
 ) -> str:
-    """Of all that decides what is prepared, the root's name left out: moving a folder changes nothing."""
+    """The digest of all that decides what is prepared. The root's name is left out: moving a folder changes nothing."""
     digest = hashlib.sha256(json.dumps([FORMAT, values.shape, names]).encode())
     for name in files:
         try:

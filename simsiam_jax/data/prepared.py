@@ -64,7 +64,7 @@ def make_builder(
     if info.listing is not None:
         arguments["config"] = FolderConfig(listing=info.listing, size=size, max_bad_images=max_bad_images)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # A new configuration of noise or of a folder is worth a warning to TFDS.
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of each new configuration of noise or of a folder.
     try:
         return BUILDERS["image_folder" if info.listing is not None else info.name.partition(":")[0]](**arguments)
     finally:
@@ -72,7 +72,11 @@ def make_builder(
 
 
 def prepare(builder: Any, manual_dir: Path | None) -> None:
-    """Writes the TFDS data unless it is there; the caller holds the lock."""
+    """Writes the TFDS data unless it is there; the caller must hold the lock.
+
+    Raises:
+      InputError: If the data is there in a format that needs TensorFlow, or cannot be prepared.
+    """
     if not builder.data_path.exists():
         for leftover in Path(builder.data_path).parent.glob(f"incomplete.*_{builder.version}"):
             shutil.rmtree(leftover)
@@ -98,8 +102,16 @@ def check_skipped(builder: Any) -> None:
 def decode_split(
     builder: Any, info: DatasetInfo, split: str, size: int | None, manual_dir: Path | None
 ) -> tuple[Batches, Int32[np.ndarray, " n"]]:
-    """The batches and sample ids of one of our splits, as `write_split` takes them."""
-    # Not TFDS's order of splits, which changes when its description is written and read back.
+    """The batches and sample ids of one of our splits, as `write_split` takes them.
+
+    Args:
+      builder: Builder of the prepared data set.
+      info: The data set.
+      split: Name of one of its splits.
+      size: Side in pixels to resize to; None means the images' own size.
+      manual_dir: Folder with files that the user fetched, for STL-10's folds.
+    """
+    # The order is ours, because TFDS's changes when its description is written and read back.
     names = [name for name in info.splits if name in builder.info.splits]
     counts = [builder.info.splits[name].num_examples for name in names]
     first_id = dict(zip(names, np.cumsum([0, *counts]), strict=False))
@@ -119,7 +131,7 @@ def _source(builder: Any, tfds_split: str) -> Any:
 def _positions(
     builder: Any, info: DatasetInfo, split: str, manual_dir: Path | None
 ) -> tuple[str, Int[np.ndarray, " n"]]:
-    """The split of TFDS that one of ours is made of, and which of its examples."""
+    """The name of TFDS's split that one of ours is made of, and the positions of its examples there."""
     divided = split in ("train", "validation")
     if divided and info.fold is not None:
         inside = _in_fold(builder, info.fold, manual_dir)
@@ -153,7 +165,7 @@ def _batches(indices: Int[np.ndarray, " n"], size: int = READ_BATCH) -> Iterator
 def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str, Any]]:
     try:
         return source.__getitems__(indices.tolist())
-    except (RuntimeError, FileNotFoundError) as error:  # What array_record raises for damaged and missing files.
+    except (RuntimeError, FileNotFoundError) as error:  # array_record raises these for damaged and missing files.
         raise _damaged(source) from error
 
 
@@ -163,7 +175,7 @@ def _damaged(source: Any, detail: str = "") -> InputError:
 
 
 def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.ndarray, "batch *attributes"]:
-    """Of examples as TFDS has them: classes [batch], attributes [batch, attributes], or -1 [batch]."""
+    """The labels of TFDS's examples: classes [batch], attributes [batch, attributes], or -1 [batch]."""
     if info.label_kind == "none":
         return np.full(len(examples), UNLABELLED, np.int32)
 
@@ -198,7 +210,7 @@ def _decoded_batches(
     small = (size or info.native_size or math.inf) <= SMALL
     jobs = ((source, rows) for source, positions in parts for rows in _batches(positions, 512 if small else 64))
     total = sum(len(positions) for _, positions in parts)
-    # disable=None: no bar where no one sees it.
+    # With disable=None there is no bar where no one sees it.
     with tqdm(desc=f"{info.title} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
         for images, labels in read_ahead(make, jobs, ahead=1 if small else os.cpu_count() or 1):
             yield images, labels

@@ -24,27 +24,27 @@ def load_split(
     noise: NoiseConfig | None = None,
     seed: int = 0,
 ) -> ImageSplit:
-    """A split as memory-mapped uint8 images; prepared by TFDS and decoded into the cache on first use.
+    """A split as memory-mapped uint8 images, prepared by TFDS and decoded into the cache on first use.
 
     Where a data set has no validation images of its own, 20 % of the training images, the same number of each
     class, are held out with a fixed seed (experiments/PAPER.md, "Splits"); `train` is then the rest.
 
     Args:
-      dataset: from `dataset_info`, or its name.
-      split: one of its splits.
-      data_dir: folder of the prepared data and the cache; made if missing.
-      manual_dir: folder with files that the user fetched, for data sets that take them.
-      size: side in pixels to resize to, as `decode_image` does; None: native size, if there is one.
-      max_bad_images: of a folder: the share of files, 0..1, that may be unreadable and are then skipped.
-      noise: for `random_images`: which, how many, and how large (its size, else `size`, else 32 pixels).
-      seed: for `random_images`: of the noise. Other data sets do not depend on it.
+      dataset: The data set from `dataset_info`, or its name.
+      split: Name of one of its splits.
+      data_dir: Folder of the prepared data and the cache; it is made if missing.
+      manual_dir: Folder with files that the user fetched, for data sets that take them.
+      size: Side in pixels to resize to, as `decode_image` does; None means the native size, if there is one.
+      max_bad_images: For a folder: share of files, 0..1, that may be unreadable and are then skipped.
+      noise: For `random_images`: distribution, number and size of the images; without a size it is `size`, else 32.
+      seed: For `random_images`: seed of the noise. Other data sets do not depend on it.
 
     Returns:
       The split; its images are read-only.
 
     Raises:
-      InputError: for an unknown name or split, data that is neither there nor reachable, damaged source
-        files, or a folder that cannot be written.
+      InputError: If the name or split is unknown, the data is neither there nor reachable, source files are damaged, or
+        the folder cannot be written.
     """
     info = dataset_info(dataset) if isinstance(dataset, str) else dataset
     require(
@@ -68,7 +68,7 @@ def load_split(
         variant = "" if info.listing else info.name.partition(":")[2]
         parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
         folder = root.joinpath("decoded", *parts, f"{split}-{size or 'native'}")
-        # Looked at before locking, so that a finished data folder may be read-only.
+        # The cache is looked at before locking, so that a finished data folder may be read-only.
         if (cached := open_split(folder)) is None:
             with _writing(root), locked(root / f".{builder.name}.lock"):
                 if (cached := open_split(folder)) is None:
@@ -84,7 +84,7 @@ def load_split(
 
 @contextlib.contextmanager
 def _writing(root: Path) -> Iterator[None]:
-    """Makes the data folder; failures to write there become an `InputError`."""
+    """Makes the data folder, and turns failures to write there into an `InputError`."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         yield

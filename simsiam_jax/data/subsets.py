@@ -1,7 +1,7 @@
-"""Choices among labelled images: few labels for fine-tuning, and held-out validation images.
+"""Choices among labelled images: few labels for evaluations, and held-out validation images.
 
-Among classes they are stratified. An image cannot be drawn for one of its attributes and not for the others: with
-attributes, images are taken in a random order and keep their natural frequencies.
+With classes the choices are stratified. With attributes they are not, because an image cannot be drawn for one of its
+attributes and not for the others: images are then taken in a random order and keep their natural frequencies.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from simsiam_jax.errors import InputError, require
 
-# Classes, 0 or more; or attributes, 1, 0, or -1 where not known.
+# Labels are classes, 0 or more; or attributes, which are 1, 0, or -1 where not known.
 Labels = Int[np.ndarray, " n"] | Int[np.ndarray, "n attributes"]
 
 
@@ -20,7 +20,7 @@ def _random_order(count: int, seed: int, *key: int) -> Int[np.ndarray, " count"]
 
 
 def _shuffled_classes(labels: Int[np.ndarray, " n"], seed: int) -> list[Int[np.ndarray, " members"]]:
-    """The positions of each class, classes ascending, each in an order drawn from seed and class."""
+    """The positions of each class, in ascending order of classes, each shuffled by seed and class."""
     require(len(labels) > 0, "there are no labelled images to choose from")
     require(bool(labels.min() >= 0), "some images have no label (-1): no stratified choice among them")
     classes = [(int(label), np.flatnonzero(labels == label)) for label in np.unique(labels)]
@@ -28,7 +28,7 @@ def _shuffled_classes(labels: Int[np.ndarray, " n"], seed: int) -> list[Int[np.n
 
 
 def _shuffled_images(labels: Int[np.ndarray, "n attributes"], seed: int) -> Int[np.ndarray, " labelled"]:
-    """The positions of the images of which any attribute is known, in an order drawn from the seed."""
+    """The positions of the images with a known attribute, shuffled by the seed."""
     order = _random_order(len(labels), seed)
     order = order[(labels[order] >= 0).any(axis=1)]
     require(len(order) > 0, "there are no labelled images to choose from")
@@ -58,27 +58,27 @@ def stratified_subset(
     fraction: float | None = None,
     seed: int,
 ) -> Int[np.ndarray, " chosen"]:
-    """The labels that an evaluation may see: of classes the same number, or share, of images from each.
+    """Chooses the labelled images that an evaluation may see.
 
-    Of attributes, the first images of a random order: a fraction of them, or as many as it takes until each
-    attribute was present in `per_class` images and absent in as many. Images of which no attribute is known are
-    left out.
+    With classes, each class gives the same number, or the same share, of its images. With attributes, the first images
+    of a random order are chosen: a fraction of them, or as many as it takes until each attribute was present in
+    `per_class` images and absent in as many. Images without a known attribute are left out.
 
-    The choices of one seed are nested: more per class (or a larger fraction) contains all that fewer chose,
-    so a curve over the number of labels compares like with like.
+    The choices of one seed are nested: a larger number or fraction contains all images of a smaller one. So a curve
+    over the number of labels compares like with like.
 
     Args:
-      labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
-      per_class: images of each class, or of each value of each attribute; this or `fraction`.
-      fraction: share of each class, or of all images, in 0..1, rounded to whole images, at least one.
-      seed: of the choice.
+      labels: Labels of all images: classes, 0 or more; or attributes, which are 1, 0, or -1 where not known.
+      per_class: Number of images of each class, or of each value of each attribute. Give this or `fraction`.
+      fraction: Share of each class, or of all images, in 0..1, rounded to whole images, at least one.
+      seed: Seed of the choice, not negative.
 
     Returns:
       Sorted positions in `labels`.
 
     Raises:
-      InputError: if there are fewer than `per_class` images of a class or of an attribute's value, or the
-        fraction does not lie in 0..1.
+      InputError: If a class or an attribute's value has fewer than `per_class` images, or the fraction does not lie in
+        0..1.
     """
     if (per_class is None) == (fraction is None):
         raise TypeError("give one of per_class and fraction")
@@ -106,20 +106,20 @@ def stratified_split(
 ) -> tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " held_out"]]:
     """Holds out a share of the images, every class in proportion (PAPER.md, "Splits": 20 %).
 
-    The held-out images number `fraction` of all, to the nearest whole; what the classes' shares leave over
-    when rounded down goes to those with the largest remainders, of equal ones to the lower class. With
-    attributes they are drawn from all images alike.
+    The number of held-out images is `fraction` of all, to the nearest whole number. The classes' shares are rounded
+    down, and what is left over goes to those with the largest remainders, among equals to the lower class. With
+    attributes the images are drawn from all alike.
 
     Args:
-      labels: of all images: classes, 0 or more; or attributes, 1, 0, or -1 where not known.
-      fraction: to hold out, strictly between 0 and 1.
-      seed: of the choice.
+      labels: Labels of all images: classes, 0 or more; or attributes, which are 1, 0, or -1 where not known.
+      fraction: Share of the images to hold out, strictly between 0 and 1.
+      seed: Seed of the choice, not negative.
 
     Returns:
-      Sorted positions in `labels` of the rest and of the held-out images; disjoint, and together all.
+      Sorted positions in `labels` of the rest and of the held-out images. The two are disjoint and cover all images.
 
     Raises:
-      InputError: if one of the two would be empty.
+      InputError: If one of the two would be empty.
     """
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):

@@ -1,8 +1,8 @@
 """Augmented views of uint8 images, each a function of (seed, epoch, sample id, view).
 
-No random state is carried along: a sample draws the same numbers whatever its batch, its place in it or the
-device, so a resumed run, another batch size and every arm of an ablation see the same views. Compiled for a
-CPU, the pixels are bit-equal in any batch; between devices, or outside `jax.jit`, they agree to rounding.
+No random state is carried along: a sample draws the same numbers whatever its batch, its place in it or the device. So
+a resumed run, another batch size and every arm of an ablation see the same views. Compiled for a CPU, the pixels are
+bit-equal in any batch of two or more; alone, between devices, or outside `jax.jit`, they agree to rounding.
 """
 
 import jax
@@ -15,19 +15,19 @@ from simsiam_jax.errors import require
 from simsiam_jax.settings.schema import ViewSpec
 
 Scalar = int | np.integer | Integer[Array, ""]
-"""A seed, epoch or view: given to Python, or traced inside a compiled step."""
+"""A seed, epoch or view, as a number of Python or traced inside a compiled step."""
 
-# Every view draws all its numbers in one call, and the same ones whatever the settings: switching an
-# operation off leaves the others' as they were.
+# Every view draws all its numbers in one call, and the same ones whatever the settings: switching an operation off
+# changes nothing for the others.
 _CROP = slice(0, augment.CROP_NUMBERS)
 _FLIP, _JITTER, _GREYSCALE, _BLUR, _SIGMA = range(augment.CROP_NUMBERS, augment.CROP_NUMBERS + 5)
 _FACTORS = slice(_SIGMA + 1, _SIGMA + 5)
 _NUMBERS = _FACTORS.stop
 
-# Added to a view's number for the keys that the network draws with: apart from those of the views 0 and 1.
+# This is added to a view's number for the keys that the network draws with, apart from those of the views 0 and 1.
 _NETWORK = 2
 
-# The order of the colour operations belongs to no sample; it is what a sample of this id would draw.
+# The order of the colour operations belongs to no sample. It is what a sample of this id would draw.
 _NO_SAMPLE = 2**32 - 1
 
 _COLOUR_OPERATIONS = (
@@ -49,11 +49,11 @@ def two_views(
     """The two augmented views x1, x2 of each image (arXiv 2112.02297, section 2; SimSiam, appendix A).
 
     Args:
-      images: 0..255, of any one size.
+      images: Images in 0..255, all of one size.
       sample_ids: The images' numbers in their data set, 0..2**32 - 2.
-      seed: Of the run.
-      epoch: Of the pass over the data.
-      spec: How a view is drawn; static under `jax.jit`.
+      seed: Seed of the run.
+      epoch: Number of the pass over the data.
+      spec: Distribution of the views; static under `jax.jit`.
 
     Returns:
       Normalised float32 images, height and width `spec.image_size`.
@@ -74,21 +74,20 @@ def augmented_view(
 ) -> Float[Array, "batch size size 3"]:
     """One augmented view of each image: crop, colour jitter, greyscale, blur, flip, normalise.
 
-    An operation of probability or strength 0 is left out when the function is traced and costs nothing. The
-    flip is part of the crop's column filter: the operations between, the blur's symmetric kernel included, do
-    the same to a mirrored image, so only rounding differs.
+    An operation of probability or strength 0 is left out when the function is traced, and costs nothing. The flip is
+    part of the crop's column filter: the operations between, with the blur's symmetric kernel, do the same to a
+    mirrored image, so that only rounding differs.
 
-    Differs from torchvision: the order of the colour operations is drawn for each (seed, epoch, view) and
-    shared by its samples, not for each image (`augment.colour_jitter` says why); and pixels are not rounded
-    to grey levels between the operations.
+    Differs from torchvision: the order of the colour operations is drawn for each (seed, epoch, view) and shared by its
+    samples (`augment.colour_jitter` says why); and pixels are not rounded to grey levels between the operations.
 
     Args:
-      images: 0..255, of any one size.
+      images: Images in 0..255, all of one size.
       sample_ids: The images' numbers in their data set, 0..2**32 - 2.
-      seed: Of the run.
-      epoch: Of the pass over the data.
-      view: 0 or 1; fine-tuning, which needs one, uses 0.
-      spec: How a view is drawn; static under `jax.jit`.
+      seed: Seed of the run.
+      epoch: Number of the pass over the data.
+      view: Number of the view, 0 or 1; fine-tuning, which needs one view, uses 0.
+      spec: Distribution of the view; static under `jax.jit`.
 
     Returns:
       Normalised float32 images, height and width `spec.image_size`.
@@ -126,7 +125,7 @@ def augmented_view(
 def sample_keys(
     sample_ids: Integer[Array | np.ndarray, "batch"], *, seed: Scalar, epoch: Scalar, view: Scalar
 ) -> Key[Array, "batch"]:
-    """A key for what a network draws by itself on a view (stochastic depth); arguments as `augmented_view`."""
+    """Keys for what a network draws by itself on a view (stochastic depth); arguments as in `augmented_view`."""
     return _keys_of(_epoch_key(seed, epoch), sample_ids, _NETWORK + view)
 
 
@@ -136,8 +135,8 @@ def evaluation_view(
     """The images as evaluation sees them: shorter side resized to `image_size`, centre cropped, normalised.
 
     Args:
-      images: 0..255, of any one size.
-      spec: Of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
+      images: Images in 0..255, all of one size.
+      spec: Settings of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
     """
     result = augment.resize_and_centre_crop(_unit_range(images), spec.image_size)
     return augment.normalise(result, spec.mean, spec.std)
@@ -146,7 +145,7 @@ def evaluation_view(
 def unnormalise(
     images: Float[Array | np.ndarray, "batch height width 3"], spec: ViewSpec
 ) -> Float[Array, "batch height width 3"]:
-    """Undoes a view's normalisation, to draw it: float32 in 0..1."""
+    """The pixels of normalised views as float32 in 0..1, for pictures of them."""
     return jnp.clip(images * jnp.array(spec.std) + jnp.array(spec.mean), 0.0, 1.0)
 
 
@@ -168,7 +167,7 @@ def _epoch_key(seed: Scalar, epoch: Scalar) -> Key[Array, ""]:
 def _keys_of(
     epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], use: Scalar
 ) -> Key[Array, "batch"]:
-    """A key for each sample; `use` keeps those of views and of the network apart."""
+    """A key for each sample; `use` keeps the keys of the views and of the network apart."""
 
     def key_of(sample_id: Integer[Array, ""]) -> Key[Array, ""]:
         return jax.random.fold_in(jax.random.fold_in(epoch_key, sample_id), use)
@@ -179,12 +178,12 @@ def _keys_of(
 def _sample_numbers(
     epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], view: Scalar
 ) -> Float[Array, "batch numbers"]:
-    """All uniform numbers in 0..1 of a view, each sample's from its own key."""
+    """All uniform numbers of a view in 0..1, each sample's from its own key."""
     return jax.vmap(lambda key: jax.random.uniform(key, (_NUMBERS,)))(_keys_of(epoch_key, sample_ids, view))
 
 
 def _colour_factors(numbers: Float[Array, "batch 4"], spec: ViewSpec) -> Float[Array, "batch 4"]:
-    """As torchvision draws them: a factor of strength s in max(0, 1 - s)..1 + s, the hue in -s..s."""
+    """Factors of strength s in max(0, 1 - s)..1 + s, and the hue's in -s..s, as torchvision draws them."""
     strengths = (spec.brightness, spec.contrast, spec.saturation)
     low = jnp.array([*(max(0.0, 1 - strength) for strength in strengths), -spec.hue])
     high = jnp.array([*(1 + strength for strength in strengths), spec.hue])

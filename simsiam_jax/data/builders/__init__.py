@@ -1,4 +1,4 @@
-"""TFDS builders that prepare their data without TensorFlow, one file a data set."""
+"""TFDS builders that prepare their data without TensorFlow, one file for each data set."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The files that data sets are published as: found, downloaded, verified, and read without extracting them."""
+"""The files that data sets are published as: finding, downloading and verifying them, and reading them unextracted."""
 
 import contextlib
 import gzip
@@ -26,7 +26,13 @@ AGAIN = "remove it and fetch it again"
 
 
 class Archive(NamedTuple):
-    """A published file: its size in bytes, its sha256, and where TFDS downloads it from."""
+    """A published file.
+
+    Attributes:
+      size: Size in bytes.
+      sha256: Digest of the content, 64 hex digits.
+      url: Address that TFDS downloads it from.
+    """
 
     size: int
     sha256: str
@@ -34,7 +40,7 @@ class Archive(NamedTuple):
 
 
 def url_infos(files: Mapping[str, Archive]) -> dict[str, checksums.UrlInfo]:
-    """What a builder's `url_infos` tells TFDS's downloader, which then verifies what it receives."""
+    """The sizes and digests by which TFDS's downloader verifies what it receives, as a builder's `url_infos`."""
     return {file.url: checksums.UrlInfo(Size(file.size), file.sha256, name) for name, file in files.items()}
 
 
@@ -50,15 +56,15 @@ def find_files(names: Iterable[str], folder: Path | None, dataset: str) -> dict[
     """The files of a data set in a folder, all or none.
 
     Args:
-      names: of the files.
-      folder: that the user named, if any; without any of the files it is passed over.
-      dataset: whose they are, for the error.
+      names: Names of the files.
+      folder: Folder that the user named, if any; a folder without any of the files is passed over.
+      dataset: Name of the data set, for the error.
 
     Returns:
-      Name to path, or None.
+      Paths by name, or None.
 
     Raises:
-      InputError: if some are there and some are missing.
+      InputError: If some files are there and some are missing.
     """
     if folder is None:
         return None
@@ -74,22 +80,22 @@ def find_files(names: Iterable[str], folder: Path | None, dataset: str) -> dict[
 
 
 def download_files(dl_manager: Any, files: Mapping[str, Archive], dataset: str, advice: str) -> dict[str, Path]:
-    """The files through TFDS's downloader, which keeps them, and verifies them by the builder's `url_infos`.
+    """Downloads files by TFDS, which keeps them and verifies them by the builder's `url_infos`.
 
     Args:
       dl_manager: TFDS's download manager.
-      files: by name.
-      dataset: name of the builder.
-      advice: what to do if they cannot be had.
+      files: The published files by name.
+      dataset: Name of the builder.
+      advice: What the user can do if the files cannot be downloaded.
 
     Returns:
-      Name to path; the paths have other names than the files.
+      Paths by name; the files at these paths have other names.
 
     Raises:
-      InputError: if they cannot be had, with the reason and the advice.
+      InputError: If a file cannot be downloaded, with the reason and the advice.
     """
     folder = Path(dl_manager.download_dir, dataset)
-    # One after the other, the smallest first: a server that refuses is noticed before the gigabytes.
+    # The smallest comes first, so that a server that refuses is noticed before the gigabytes.
     smallest_first = sorted(files.items(), key=lambda item: item[1].size)
     paths = {}
     try:
@@ -98,7 +104,7 @@ def download_files(dl_manager: Any, files: Mapping[str, Archive], dataset: str, 
                 _probe(file.url)
             _remove_partial_downloads(folder)
             paths[name] = Path(dl_manager.download(file.url))
-    # Beside errors of the network, TFDS raises many of its own, above all for what Google Drive answers.
+    # Beside errors of the network, TFDS raises many of its own, most of them for answers of Google Drive.
     except Exception as error:
         _remove_partial_downloads(folder)
         if isinstance(error, download_manager.NonMatchingChecksumError):
@@ -110,15 +116,15 @@ def download_files(dl_manager: Any, files: Mapping[str, Archive], dataset: str, 
 
 
 def _probe(url: str) -> None:
-    """Asks once whether the server is there: TFDS tries an unreachable one for minutes before it gives up."""
+    """Asks once whether the server is there, because TFDS tries an unreachable one for minutes."""
     request = urllib.request.Request(url, method="HEAD")
-    # Any answer will do, as some servers only refuse this kind of question.
+    # Any answer is enough, because some servers refuse this kind of question alone.
     with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=PROBE_SECONDS):
         pass
 
 
 def _remove_partial_downloads(folder: Path) -> None:
-    """Removes what TFDS leaves of downloads that failed or were killed, and would never look at again."""
+    """Removes what TFDS leaves of downloads that failed or were killed; it never looks at these again."""
     for leftover in folder.glob("*.tmp.*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -127,7 +133,7 @@ def verify(path: Path, file: Archive) -> None:
     """Checks a file's size, then its sha256.
 
     Raises:
-      InputError: if it is not the published one.
+      InputError: If it is not the published file.
     """
     with reading(path):
         size = path.stat().st_size
@@ -140,19 +146,19 @@ def verify(path: Path, file: Archive) -> None:
 
 
 def obtain(dl_manager: Any, files: Mapping[str, Archive], dataset: str, page: str) -> dict[str, Path]:
-    """The files of a data set, from --manual_dir or by TFDS's download, verified.
+    """The verified files of a data set, from --manual_dir or downloaded by TFDS.
 
     Args:
       dl_manager: TFDS's download manager.
-      files: by name.
-      dataset: name of the builder.
-      page: where a person finds the files.
+      files: The published files by name.
+      dataset: Name of the builder.
+      page: Address of the page where a person finds the files.
 
     Returns:
-      Name to path.
+      Paths by name.
 
     Raises:
-      InputError: if they cannot be had, or are not the published ones.
+      InputError: If the files cannot be downloaded, or are not the published ones.
     """
     advice = f"fetch {', '.join(files)} by hand from {page} and name their folder with --manual_dir"
     paths = find_files(files, manual_folder(dl_manager), dataset)
@@ -164,7 +170,7 @@ def obtain(dl_manager: Any, files: Mapping[str, Archive], dataset: str, page: st
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what Python raises for unreadable and damaged files into one line that names the file."""
+    """A context that turns what Python raises for unreadable and damaged files into one line that names the file."""
     try:
         yield
     except (EOFError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
@@ -174,15 +180,15 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def tar_members(tar: tarfile.TarFile, names: Iterable[str], path: Path) -> dict[str, tarfile.TarInfo]:
-    """The members of these names, none missing.
+    """The members with some names.
 
     Args:
-      tar: opened.
-      names: of files within.
-      path: of the archive, for the error.
+      tar: The open archive.
+      names: Names of the members.
+      path: Path of the archive, for the error.
 
     Raises:
-      InputError: if one is not there.
+      InputError: If a member is missing.
     """
     members = {member.name: member for member in tar if member.isfile()}
     missing = [name for name in names if name not in members]
@@ -194,7 +200,7 @@ def record_count(member: tarfile.TarInfo, record_bytes: int, path: Path) -> int:
     """How many records of a fixed size a member holds.
 
     Raises:
-      InputError: if none, or not a whole number.
+      InputError: If it holds none, or not a whole number of them.
     """
     count, rest = divmod(member.size, record_bytes)
     require(
@@ -205,20 +211,20 @@ def record_count(member: tarfile.TarInfo, record_bytes: int, path: Path) -> int:
 
 
 def read_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int, path: Path) -> bytes:
-    """The whole of a small member.
+    """The whole content of a small member.
 
     Raises:
-      InputError: if it is larger than `limit` bytes.
+      InputError: If it is larger than `limit` bytes.
     """
     require(member.size <= limit, f"{path}: {member.name} is too large with {member.size:,} bytes; {AGAIN}")
     return member_stream(tar, member).read()
 
 
 def read_names(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> list[str]:
-    """The ten class names of a member with one a line.
+    """The ten class names of a member with one name in each line.
 
     Raises:
-      InputError: if they are not ten, or not distinct.
+      InputError: If there are not ten, or two are equal.
     """
     names = read_bytes(tar, member, 10_000, path).decode(errors="replace").split()
     require(len(names) == len(set(names)) == 10, f"{path}: {member.name} does not hold ten class names; {AGAIN}")
@@ -226,21 +232,21 @@ def read_names(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> lis
 
 
 def member_stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.ExFileObject:
-    """A member's content, to be read in order."""
+    """A stream of a member's content."""
     stream = tar.extractfile(member)
-    assert isinstance(stream, tarfile.ExFileObject)  # As the member is a file.
+    assert isinstance(stream, tarfile.ExFileObject)  # Members that are files have one.
     return stream
 
 
 def record_blocks(
     tar: tarfile.TarFile, member: tarfile.TarInfo, record_bytes: int
 ) -> Iterator[UInt8[np.ndarray, "block record_bytes"]]:
-    """A member's records in order, a block of them at a time.
+    """The records of a member in order, in blocks.
 
     Args:
-      tar: opened.
-      member: whose size is a multiple of `record_bytes`.
-      record_bytes: of a record.
+      tar: The open archive.
+      member: A member whose size is a multiple of `record_bytes`.
+      record_bytes: Size of a record in bytes.
     """
     with member_stream(tar, member) as stream:
         while block := stream.read(RECORDS_AT_ONCE * record_bytes):

@@ -49,12 +49,19 @@ ARCHIVES = {
     ),
 }
 FOLDER = "img_align_celeba/"
-SPLITS = ("train", "validation", "test")  # In the order of the partition's numbers.
+SPLITS = ("train", "validation", "test")  # The order is that of the partition's numbers.
 LARGEST_IMAGE_BYTES = 178 * 218 * 3  # No JPEG file of these images is larger than their pixels.
 
 
 class Table(NamedTuple):
-    """One of the lists: `values[rows[name]]` are an image's numbers in the order of `columns`."""
+    """One of the lists, in which `values[rows[name]]` are an image's numbers in the order of `columns`.
+
+    Attributes:
+      path: Path of the list.
+      columns: Names of the numbers.
+      rows: Row of each image by its name.
+      values: The numbers, a row for each image.
+    """
 
     path: Path
     columns: Sequence[str]
@@ -62,7 +69,7 @@ class Table(NamedTuple):
     values: Int32[np.ndarray, "n columns"]
 
     def check_has(self, names: Iterable[str]) -> None:
-        """Raises `InputError` unless the list has all these images."""
+        """Raises `InputError` unless the list has all images of these names."""
         missing = next((name for name in names if name not in self.rows), None)
         require(missing is None, f"{self.path} lacks {missing}, which the partition lists; {AGAIN}")
 
@@ -72,16 +79,16 @@ class Table(NamedTuple):
 
 
 def read_table(path: Path, columns: Sequence[str], *, heading: bool, allowed: Collection[int] | None = None) -> Table:
-    """Reads a list: a line for each image, its name and its numbers.
+    """Reads a list with a line for each image: its name and its numbers.
 
     Args:
-      path: of the list.
-      columns: names of the numbers, in the list's order unless it has a heading of its own.
-      heading: whether it begins with a line that counts the images and a line that names the columns.
-      allowed: the numbers that may stand there; None: any.
+      path: Path of the list.
+      columns: Names of the numbers, in the list's order unless the list has a heading.
+      heading: Whether the list begins with a line that counts the images and a line that names the columns.
+      allowed: The numbers that are allowed; None allows any.
 
     Raises:
-      InputError: naming the line, if it is not such a list, or names an image twice.
+      InputError: If it is no such list, or names an image twice; the message names the line.
     """
     rows: dict[str, int] = {}
     values = array.array("i")
@@ -120,10 +127,10 @@ def read_table(path: Path, columns: Sequence[str], *, heading: bool, allowed: Co
 
 
 def check_images(path: Path, names: Iterable[str]) -> None:
-    """Checks that the zip file has these images, once each and of plausible size.
+    """Checks that the zip file has each of these images once, with a plausible size.
 
     Raises:
-      InputError: naming the first that is missing, double, empty or too large.
+      InputError: If an image is missing, double, empty or too large; the message names the first.
     """
     sizes: dict[str, int] = {}
     with reading(path), zipfile.ZipFile(path) as archive:
@@ -144,10 +151,10 @@ StockCelebA: Any = tfds.builder_cls("celeb_a")
 with registered.skip_registration():
 
     class CelebA(StockCelebA):
-        """The stock builder (same version, features, splits, keys and order) with preparation of our own."""
+        """The stock builder, with the same version, features, splits, keys and order, and preparation of our own."""
 
         name = "celeb_a"
-        pkg_dir_path = StockCelebA.pkg_dir_path  # Of its description.
+        pkg_dir_path = StockCelebA.pkg_dir_path  # Its description lies there.
         # Without it TFDS refuses to say where the manual folder is.
         MANUAL_DOWNLOAD_INSTRUCTIONS = f"{', '.join(ARCHIVES)} from {PAGE}"
 

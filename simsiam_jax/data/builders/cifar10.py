@@ -38,13 +38,13 @@ BATCHES = {
     "train": tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6)),
     "test": (f"{FOLDER}/test_batch.bin",),
 }
-RECORD_BYTES = 1 + 3 * 32 * 32  # The label, then the planes of red, green and blue.
+RECORD_BYTES = 1 + 3 * 32 * 32  # A record is the label, then the planes of red, green and blue.
 
 
 with registered.skip_registration():
 
     class Cifar10(cifar.Cifar10):
-        """The stock builder (same version, features, splits, keys and order) with preparation of our own."""
+        """The stock builder, with the same version, features, splits, keys and order, and preparation of our own."""
 
         name = "cifar10"
         # Without it TFDS refuses to say where the manual folder is.
@@ -70,9 +70,10 @@ with registered.skip_registration():
         def _generate_examples(
             self, path: Path, split: str, starts: dict[str, int]
         ) -> Iterator[tuple[int, dict[str, Any]]]:
-            # `starts` gives the number of each member's first image.
+            # `starts` holds the number of each member's first image.
             with reading(path), tarfile.open(path, "r:gz") as tar:
-                # In the archive's order, as going back would mean decompressing it again; TFDS orders by key.
+                # The members are read in the archive's order, as going back would decompress it again. TFDS orders by
+                # key.
                 for member in tar:
                     if member.name not in starts:
                         continue

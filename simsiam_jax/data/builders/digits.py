@@ -18,7 +18,7 @@ SPLIT_SEED = 0
 
 
 def digit_images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
-    """All 1,797 digits, their 17 grey levels 0..16 stretched to 0..255, and their labels 0..9."""
+    """All 1,797 digits, with their 17 grey levels 0..16 stretched to 0..255, and their labels 0..9."""
     bunch: Any = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return images[..., None], bunch.target
@@ -27,14 +27,14 @@ def digit_images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]
 def split_indices(labels: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " part"]]:
     """The fixed, stratified division into 1,197 training, 200 validation and 400 test images.
 
-    scikit-learn has one set only and does not tell the writers apart, so the division is ours, and writers
-    are shared between the parts.
+    The division is ours, because scikit-learn has a single set. It does not tell the writers apart, so that the parts
+    share writers.
 
     Args:
-      labels: of all images, in scikit-learn's order.
+      labels: Labels of all images in scikit-learn's order.
 
     Returns:
-      Split name to sorted positions in `labels`; the parts are disjoint and cover it.
+      Sorted positions in `labels` by the split's name; the parts are disjoint and cover all images.
     """
     rest, test = stratified_split(labels, TEST_IMAGES / len(labels), SPLIT_SEED)
     train, validation = stratified_split(labels[rest], VALIDATION_IMAGES / len(rest), SPLIT_SEED)

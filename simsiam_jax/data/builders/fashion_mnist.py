@@ -19,7 +19,6 @@ from simsiam_jax.errors import InputError, require
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
-
 ARCHIVES = {
     name: Archive(size, sha256, mnist.FashionMNIST.URL + name)
     for name, size, sha256 in (
@@ -33,26 +32,26 @@ ARCHIVES = {
         ("t10k-labels-idx1-ubyte.gz", 5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     )
 }
-# In the originals' gzip headers, Unix seconds.
+# The times in the originals' gzip headers, in Unix seconds.
 TIMES = {"train": 1504176606, "t10k": 1504176627}
 
 
 def parse_idx(data: bytes, dimensions: int, source: str) -> UInt8[np.ndarray, "..."]:
     """The array in an IDX file of bytes.
 
-    The format: two zero bytes, the type (8: unsigned byte), the number of dimensions, each dimension as a
-    big-endian 32-bit number, then the values, the last dimension running fastest.
+    An IDX file has two zero bytes, the type (8 for unsigned bytes), the number of dimensions, each dimension as a
+    big-endian 32-bit number, and then the values, of which the last dimension runs fastest.
 
     Args:
-      data: the whole file, uncompressed.
-      dimensions: expected of the array: 1 for labels, 3 for images.
-      source: the file's name, for the error.
+      data: The whole file, uncompressed.
+      dimensions: Number of dimensions that the array must have: 1 for labels, 3 for images.
+      source: Name of the file, for the error.
 
     Returns:
       A read-only view of `data`.
 
     Raises:
-      InputError: if the header or the length is not what the format says.
+      InputError: If the header or the length is not as the format says.
     """
     header = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
@@ -68,32 +67,32 @@ def parse_idx(data: bytes, dimensions: int, source: str) -> UInt8[np.ndarray, ".
 
 
 def restore_header(data: bytes, name: str, mtime: int) -> bytes:
-    """The original gzip file from Debian's, whose header lost the file name and the time.
+    """The original gzip file from Debian's, whose header lacks the file name and the time.
 
     Args:
-      data: a gzip file with the plain header of 10 bytes.
-      name: of the file, with `.gz`.
-      mtime: the time in the original's header, Unix seconds.
+      data: A gzip file with a header of 10 bytes.
+      name: Name of the file, with `.gz`.
+      mtime: Time in the original's header, in Unix seconds.
 
     Returns:
-      The original, byte for byte.
+      The original file, byte for byte.
     """
     header = struct.pack("<4BIBB", 0x1F, 0x8B, 8, 8, mtime, 0, 3)
     return header + name.removesuffix(".gz").encode() + b"\0" + data[10:]
 
 
 def read_archive(path: Path, name: str) -> bytes:
-    """The content of one of the four files, original or Debian's, once its checksum is verified.
+    """The verified content of one of the four files, original or Debian's.
 
     Args:
-      path: where it lies; a download is stored under another name.
-      name: which of the four it is.
+      path: Path of the file; a download has another name than the original.
+      name: Name of the original.
 
     Returns:
-      The IDX file within.
+      The IDX file in it.
 
     Raises:
-      InputError: if the file is truncated or altered in any way.
+      InputError: If the file is truncated or altered.
     """
     archive = ARCHIVES[name]
     with reading(path):
@@ -108,16 +107,16 @@ def read_archive(path: Path, name: str) -> bytes:
 
 
 def find_archives(manual_dir: Path | None) -> dict[str, Path] | None:
-    """Where the four files lie on this machine: in `manual_dir`, else where Debian's package puts them.
+    """Finds the four files in `manual_dir`, else where Debian's package puts them.
 
     Args:
-      manual_dir: a folder that the user named, if any; without any of the four it is passed over.
+      manual_dir: Folder that the user named, if any; a folder without any of the four files is passed over.
 
     Returns:
-      File name to path, or None if neither folder has them.
+      Paths by name, or None if neither folder has the files.
 
     Raises:
-      InputError: if a folder holds some of the four files but not all.
+      InputError: If a folder holds some of the four files but not all.
     """
     return find_files(ARCHIVES, manual_dir, "fashion_mnist") or find_files(ARCHIVES, DEBIAN_FOLDER, "fashion_mnist")
 
@@ -128,7 +127,7 @@ def read_archives(
     """Images (n, 28, 28, 1) and labels of the splits `train` and `test`, from the four files.
 
     Raises:
-      InputError: if a file is not what it should be, or images and labels differ in number.
+      InputError: If a file is altered or damaged, or images and labels differ in number.
     """
     splits = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
@@ -150,7 +149,7 @@ def read_archives(
 with registered.skip_registration():
 
     class FashionMNIST(mnist.FashionMNIST):
-        """The stock builder (same version, features, splits, keys and order) with preparation of our own."""
+        """The stock builder, with the same version, features, splits, keys and order, and preparation of our own."""
 
         name = "fashion_mnist"
         # Without it TFDS refuses to say where the manual folder is.

@@ -1,4 +1,4 @@
-"""A user's own images (`--dataset=folder:PATH`), decoded and made square once; what cannot be read is skipped."""
+"""A user's own images (`--dataset=folder:PATH`), decoded and made square once; unreadable files are skipped."""
 
 import dataclasses
 import json
@@ -30,17 +30,18 @@ MAX_THREADS = 8
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(tfds.core.BuilderConfig):
-    """Which folder at which size; the name, such as `flowers_3f2a9c01b7de_96`, is derived from these.
+    """Which folder is prepared at which size.
 
     Attributes:
-      listing: of the folder.
-      size: side in pixels of the images to prepare.
-      max_bad_images: share of all files, 0..1, that may be unreadable, rounded down to whole files. Above 0 one
-        always may, so that a small folder does not fail for a single file.
+      name: Name made from the other attributes, such as `flowers_3f2a9c01b7de_96`.
+      listing: Files, labels and splits of the folder.
+      size: Side in pixels of the images to prepare.
+      max_bad_images: Share of all files, 0..1, that may be unreadable, rounded down to whole files. Above 0, one file
+        always may be, so that a small folder does not fail for a single file.
     """
 
     name: str = ""
-    # Not in the representation, which TFDS logs: it may have a million names.
+    # TFDS logs the representation, so the listing, which may have a million names, is left out of it.
     listing: Listing = dataclasses.field(kw_only=True, repr=False)
     size: int = dataclasses.field(kw_only=True)
     max_bad_images: float = 0.01
@@ -53,7 +54,7 @@ class FolderConfig(tfds.core.BuilderConfig):
 
     @property
     def allowed(self) -> int:
-        """How many unreadable files are passed over."""
+        """How many files may be unreadable."""
         share = self.max_bad_images * len(self.listing.files)
         # Of 100 files 0.29 are 29, though the product is 28.999999999999996.
         return max(math.floor(share + 1e-9), 1 if self.max_bad_images > 0 else 0)
@@ -63,8 +64,8 @@ def require_few_skipped(config: FolderConfig, skipped: dict[str, str]) -> None:
     """Raises `InputError` if more files were skipped than `--max_bad_images` allows.
 
     Args:
-      config: with the limit, which may be another than the one that the data was prepared under.
-      skipped: names and reasons.
+      config: The configuration with the limit, which may differ from the one that the data was prepared with.
+      skipped: Reasons by the names of the skipped files.
     """
     if len(skipped) > config.allowed:
         some = ", ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:NAMED_IN_ERROR])
@@ -80,13 +81,13 @@ def skipped_images(data_folder: str | os.PathLike[str]) -> dict[str, str]:
     """The files of a folder that were skipped when it was prepared.
 
     Args:
-      data_folder: of the prepared data, the builder's `data_path`.
+      data_folder: Folder of the prepared data, the builder's `data_path`.
 
     Returns:
-      File name, relative to the user's folder, to the reason.
+      Reasons by the files' names, relative to the user's folder.
 
     Raises:
-      InputError: if the record of them is missing or damaged.
+      InputError: If the record of skipped files is missing or damaged.
     """
     try:
         return dict(json.loads((Path(data_folder) / SKIPPED_FILE).read_text()))
@@ -95,12 +96,12 @@ def skipped_images(data_folder: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _escaped(text: str) -> str:
-    """Of names as they come: line breaks, and bytes that are no UTF-8, written as escapes."""
+    """Names in one line, with escapes for line breaks and for bytes that are no UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _prepare_file(path: Path, size: int) -> bytes | BadImage:
-    """The PNG to store, or why there is none."""
+    """The PNG file to store, or the reason why there is none."""
     try:
         return encode_png(decode_file(path, size))
     except BadImage as error:
@@ -110,7 +111,7 @@ def _prepare_file(path: Path, size: int) -> bytes | BadImage:
 def _prepare_files(
     listing: Listing, positions: Int[np.ndarray, " m"], size: int
 ) -> Iterator[tuple[int, bytes | BadImage]]:
-    """Positions with what `_prepare_file` makes of the files, in order; a few are decoded ahead in threads."""
+    """Positions with the results of `_prepare_file`, in order; a few files are decoded ahead in threads."""
 
     def prepare(position: int) -> tuple[int, bytes | BadImage]:
         return position, _prepare_file(listing.root / listing.files[position], size)
@@ -121,7 +122,7 @@ def _prepare_files(
 with registered.skip_registration():
 
     class ImageFolder(tfds.core.GeneratorBasedBuilder):
-        """The listed images, each the largest central square at the wanted size, with label and file name."""
+        """The listed images: their largest central squares at the wanted size, with labels and file names."""
 
         name = "image_folder"
         VERSION = tfds.core.Version("1.0.0")
@@ -154,7 +155,7 @@ with registered.skip_registration():
             return {split: self._generate_examples(split, skipped) for split in self._folder.listing.splits}
 
         def _generate_examples(self, split: str, skipped: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
-            """The readable images of a split; what is unreadable is added to `skipped`, the record of all splits."""
+            """The readable images of a split; unreadable ones are added to `skipped`, the record of all splits."""
             listing, size = self._folder.listing, self._folder.size
             positions = listing.splits[split]
             kept = np.zeros(len(listing.files), bool)
@@ -167,7 +168,7 @@ with registered.skip_registration():
                     require_few_skipped(self._folder, skipped)
                     continue
                 kept[position] = True
-                # Bytes, as a file name need not be UTF-8.
+                # The name is stored as bytes, because it may be no UTF-8.
                 example: dict[str, Any] = {"image": result, "name": os.fsencode(name)}
                 if listing.label_kind == "classes":
                     example["label"] = int(listing.labels[position])

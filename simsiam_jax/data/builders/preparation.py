@@ -1,7 +1,7 @@
-"""Preparing TFDS data of any size in little memory, and without TensorFlow.
+"""Prepares TFDS data of any size in little memory, and without TensorFlow.
 
-TFDS orders records by a hash of their keys. It keeps them in memory until a split exceeds 1 GB and then turns to
-files that it writes through TensorFlow, so that STL-10 and CelebA could not be prepared without it.
+TFDS orders records by a hash of their keys. It keeps them in memory until a split exceeds 1 GB, and then writes files
+through TensorFlow. So it cannot prepare STL-10 and CelebA without TensorFlow.
 """
 
 import array
@@ -19,16 +19,19 @@ KEY_BYTES = 16
 
 
 class DiskShuffler:
-    """TFDS's `Shuffler`, the same order to the last record, with the records in a temporary file.
+    """A `Shuffler` with the order of TFDS's own, which keeps the records in a temporary file.
 
-    Memory holds 24 bytes a record, and as many again while sorting. The file has no name, so nothing is
+    Memory holds 24 bytes for each record, and as many again while sorting. The file has no name, so that nothing is
     left of it whenever the process dies.
 
     Args:
-      dirpath: folder of the file, which takes as much space as the records.
-      hash_salt: that TFDS mixes with the keys, the split's name.
-      disable_shuffling: not offered, nor is `ignore_duplicates`: no builder here asks for either.
-      ignore_duplicates: see `disable_shuffling`.
+      dirpath: Folder of the file, which takes as much space as the records.
+      hash_salt: Text that TFDS mixes with the keys: the split's name.
+      disable_shuffling: Must be False, because no builder here needs it.
+      ignore_duplicates: Must be False, because no builder here needs it.
+
+    Raises:
+      NotImplementedError: If one of the last two is True.
     """
 
     def __init__(
@@ -54,11 +57,11 @@ class DiskShuffler:
 
     @property
     def bucket_lengths(self) -> list[int]:
-        """Records by file, for TFDS's division into shards."""
+        """Number of records in each file, for TFDS's division into shards."""
         return [self.num_examples]
 
     def add(self, key: Any, data: bytes) -> None:
-        """Takes a record; `key` is hashed as TFDS does."""
+        """Adds a record; `key` is hashed as TFDS does."""
         self._keys += self._hasher.hash_key(key).to_bytes(KEY_BYTES, "big")
         self._ends.append(self.size + len(data))
         self._file.write(data)
@@ -67,7 +70,7 @@ class DiskShuffler:
         """The hashed keys, ascending, and their records.
 
         Raises:
-          DuplicatedKeysError: for two records of one key.
+          DuplicatedKeysError: If two records have the same key.
         """
         self._file.flush()
         high, low = np.frombuffer(bytes(self._keys), ">u8").reshape(-1, 2).T
@@ -84,7 +87,7 @@ class DiskShuffler:
 
 @contextlib.contextmanager
 def flat_memory() -> Iterator[None]:
-    """Within it TFDS prepares with `DiskShuffler`; to be put around `download_and_prepare`."""
+    """A context in which TFDS's `download_and_prepare` shuffles with `DiskShuffler`."""
     stock = shuffle.Shuffler
     shuffle.Shuffler = DiskShuffler
     try:

@@ -1,4 +1,4 @@
-"""Images of noise: what the "random images" arm of Table 1 is pretrained on (PAPER.md, "Random images")."""
+"""Images of noise, on which the arm "random images" of Table 1 is pretrained (PAPER.md, "Random images")."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,9 +19,14 @@ GAUSSIAN_SIGMA = 63.75
 
 @dataclasses.dataclass(eq=False)
 class NoiseImages(tfds.core.BuilderConfig):
-    """How many images of which noise; the name, such as `uniform_1000x32_seed0`, is derived from the rest.
+    """How many images of which noise.
 
-    `size` is the side in pixels.
+    Attributes:
+      name: Name made from the other attributes, such as `uniform_1000x32_seed0`.
+      distribution: Distribution of each value.
+      count: Number of images.
+      size: Side of the images in pixels.
+      seed: Seed of the whole set, not negative.
     """
 
     name: str = ""
@@ -40,18 +45,18 @@ def noise_image(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Image number `index` of a seed, whatever the number of images (PAPER.md, "Random images").
 
-    `uniform` is what the study's code really draws: `(255 * randn).astype(uint8)` wraps around, which makes
-    the values uniform on 0..255. `gaussian` is what it seems to mean: mean 127.5, standard deviation 63.75,
-    rounded and clipped to 0..255.
+    `uniform` is what the study's code really draws: `(255 * randn).astype(uint8)` wraps around, which makes the values
+    uniform on 0..255. `gaussian` is what it seems to mean: mean 127.5 and standard deviation 63.75, rounded and clipped
+    to 0..255.
 
-    Differs from the paper: its code draws the images anew at each access; here they are a fixed set, so that
-    runs can be repeated.
+    Differs from the paper: its code draws new images at each access. Here they are a fixed set, so that runs can be
+    repeated.
 
     Args:
-      distribution: of each value, independent of its neighbours.
-      size: side in pixels.
-      seed: of the whole set, not negative.
-      index: position in the set, from 0.
+      distribution: Distribution of each value; values are independent of each other.
+      size: Side of the image in pixels.
+      seed: Seed of the whole set, not negative.
+      index: Position in the set, from 0.
 
     Returns:
       RGB values 0..255.
@@ -67,7 +72,7 @@ def noise_image(
 with registered.skip_registration():
 
     class RandomImages(tfds.core.GeneratorBasedBuilder):
-        """Noise without labels, one split `train`."""
+        """Images of noise without labels, in the one split `train`."""
 
         name = "random_images"
         VERSION = tfds.core.Version("1.0.0")

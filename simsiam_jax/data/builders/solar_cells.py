@@ -26,14 +26,20 @@ TYPES = ("mono", "poly")
 SIDE = 300
 DEFECTIVE_ABOVE = 0.5
 TEST_FRACTION = 0.2
-VALIDATION_FRACTION = 0.2  # Of the rest.
+VALIDATION_FRACTION = 0.2  # The share is of what the test leaves.
 SPLIT_SEED = 0
 PNG_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s2I2B", 13, b"IHDR", SIDE, SIDE, 8, 0)
 REINSTALL = f"install {PACKAGE} again"
 
 
 class Cell(NamedTuple):
-    """A line of the package's list: the image's file, how probable a defect is, and mono- or polycrystalline."""
+    """A line of the package's list.
+
+    Attributes:
+      path: Path of the image.
+      probability: Probability of a defect, 0..1.
+      type: One of `TYPES`, for mono- or polycrystalline.
+    """
 
     path: Path
     probability: float
@@ -41,15 +47,15 @@ class Cell(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its class."""
+        """The cell's class, one of `CLASSES`."""
         return CLASSES[self.probability > DEFECTIVE_ABOVE]
 
 
 def data_folder() -> Path:
-    """Where the installed package keeps its data; it is located, not imported.
+    """The folder in which the installed package, which is not imported, keeps its data.
 
     Raises:
-      InputError: if it is not installed.
+      InputError: If the package is not installed.
     """
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
@@ -61,13 +67,13 @@ def data_folder() -> Path:
 
 
 def read_cells(folder: Path) -> list[Cell]:
-    """The list of cells, `labels.csv`: columns of blanks apart are path, probability and type.
+    """Reads the list of cells, `labels.csv`: path, probability and type, separated by blanks.
 
     Args:
-      folder: with the list and, at the paths in it, the images.
+      folder: Folder that holds the list and, at the paths in it, the images.
 
     Raises:
-      InputError: naming the line that is not of this form, or repeats an image.
+      InputError: If a line is not of this form, or repeats an image; the message names the line.
     """
     cells: dict[str, Cell] = {}
     source = folder / "labels.csv"
@@ -90,12 +96,13 @@ def read_cells(folder: Path) -> list[Cell]:
 
 
 def split_indices(cells: list[Cell]) -> dict[str, Int[np.ndarray, " part"]]:
-    """The fixed division, a fifth for the test and a fifth of the rest for validation, by class and type alike.
+    """The fixed division, stratified by class and type: a fifth for the test, a fifth of the rest for validation.
 
-    It is ours. The package does not tell which cells were cut from one module, so parts may share modules.
+    The division is ours. The package does not tell which cells were cut from one module, so that parts may share
+    modules.
 
     Returns:
-      Split name to sorted positions in `cells`; the parts are disjoint and cover it.
+      Sorted positions in `cells` by the split's name; the parts are disjoint and cover all cells.
     """
     strata = np.array([CLASSES.index(cell.label) * len(TYPES) + TYPES.index(cell.type) for cell in cells])
     rest, test = stratified_split(strata, TEST_FRACTION, SPLIT_SEED)
@@ -104,10 +111,10 @@ def split_indices(cells: list[Cell]) -> dict[str, Int[np.ndarray, " part"]]:
 
 
 def read_image(path: Path) -> bytes:
-    """A cell's file as it is.
+    """The content of a cell's file.
 
     Raises:
-      InputError: if it is missing, or no grey PNG image of 300×300 pixels.
+      InputError: If it is missing, or no grey PNG image of 300×300 pixels.
     """
     with reading(path):
         data = path.read_bytes()

@@ -49,7 +49,7 @@ IMAGES = {
 LABELS = {"train": f"{FOLDER}/train_y.bin", "test": f"{FOLDER}/test_y.bin"}
 NAMES = f"{FOLDER}/class_names.txt"
 FOLDS = f"{FOLDER}/fold_indices.txt"
-RECORD_BYTES = 3 * 96 * 96  # The planes of red, green and blue, column by column.
+RECORD_BYTES = 3 * 96 * 96  # A record is the planes of red, green and blue, each column by column.
 UNLABELLED = -1
 FOLD_COUNT = 10
 FOLDS_FILE = "folds.json"
@@ -58,20 +58,20 @@ SMALL_FILE_BYTES = 1_000_000
 
 
 def image_hash(image: UInt8[np.ndarray, "height width 3"]) -> str:
-    """16 hex digits that name an image by its pixels, the first of the sha256 over them row by row."""
+    """16 hex digits that name an image by its pixels: the first of the sha256 over its rows."""
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:HASH_DIGITS]
 
 
 def parse_folds(text: str, images: int, path: Path) -> list[list[int]]:
-    """The ten predefined folds, each a line of positions in the training set.
+    """Reads the ten predefined folds, each a line of positions in the training set.
 
     Args:
-      text: of `fold_indices.txt`.
-      images: number of training images.
-      path: of the archive, for the error.
+      text: Content of `fold_indices.txt`.
+      images: Number of training images.
+      path: Path of the archive, for the error.
 
     Raises:
-      InputError: if there are not ten lines, or one names an image that is not there.
+      InputError: If there are not ten lines, or one names an image that is not there.
     """
     lines = text.splitlines()
     require(len(lines) == FOLD_COUNT, f"{path}: {FOLDS} has {len(lines)} lines, not {FOLD_COUNT}; {AGAIN}")
@@ -87,10 +87,10 @@ def parse_folds(text: str, images: int, path: Path) -> list[list[int]]:
 
 
 def image_blocks(path: Path, member_name: str) -> Iterator[UInt8[np.ndarray, "block 96 96 3"]]:
-    """The images of a member of the archive, in order, some at a time.
+    """The images of a member of the archive in order, in blocks.
 
     Raises:
-      InputError: for a damaged archive.
+      InputError: If the archive is damaged.
     """
     with reading(path), tarfile.open(path, "r:gz") as tar:
         for records in record_blocks(tar, tar.getmember(member_name), RECORD_BYTES):
@@ -98,12 +98,12 @@ def image_blocks(path: Path, member_name: str) -> Iterator[UInt8[np.ndarray, "bl
 
 
 def write_folds(folder: Path, folds: Sequence[Sequence[int]], hashes: Sequence[str]) -> None:
-    """Writes the folds as hashes of their images, since TFDS's records carry no positions.
+    """Writes the folds as hashes of their images, because TFDS's records carry no positions.
 
     Args:
-      folder: of the prepared data.
-      folds: positions in the training set.
-      hashes: of the training images, in order.
+      folder: Folder of the prepared data.
+      folds: Positions in the training set of each fold's images.
+      hashes: Hashes of the training images in order.
     """
     lists = [[hashes[index] for index in fold] for fold in folds]
     # Where stock TFDS prepared the folder, it is in use already.
@@ -111,7 +111,7 @@ def write_folds(folder: Path, folds: Sequence[Sequence[int]], hashes: Sequence[s
 
 
 def read_folds(folder: Path) -> list[list[str]] | None:
-    """The hashes that `write_folds` wrote; None if they are not there, or not whole."""
+    """The hashes that `write_folds` wrote, or None if they are missing or damaged."""
     try:
         folds = json.loads((folder / FOLDS_FILE).read_text())
         whole = len(folds) == FOLD_COUNT and all(len(name) == HASH_DIGITS for fold in folds for name in fold)
@@ -121,17 +121,17 @@ def read_folds(folder: Path) -> list[list[str]] | None:
 
 
 def fold_hashes(data_folder: Path, manual_dir: Path | None) -> list[list[str]]:
-    """The ten predefined folds of 1,000 labelled training images each, as `image_hash` names them.
+    """The ten predefined folds of 1,000 labelled training images each, as hashes of `image_hash`.
 
     Args:
-      data_folder: of the prepared data, `.../stl10/1.0.0`.
-      manual_dir: folder with the archive, for data that stock TFDS prepared, which leaves the folds out.
+      data_folder: Folder of the prepared data, `.../stl10/1.0.0`.
+      manual_dir: Folder with the archive, for data that stock TFDS prepared, which leaves the folds out.
 
     Returns:
       The hashes of each fold's images; folds share images.
 
     Raises:
-      InputError: if neither the data folder nor the archive has them.
+      InputError: If neither the data folder nor the archive has them.
     """
     if (folds := read_folds(data_folder)) is not None:
         return folds
@@ -149,21 +149,21 @@ def fold_hashes(data_folder: Path, manual_dir: Path | None) -> list[list[str]]:
         text = read_bytes(tar, members[FOLDS], SMALL_FILE_BYTES, path).decode(errors="replace")
     indices = parse_folds(text, count, path)
     hashes = [image_hash(image) for block in image_blocks(path, IMAGES["train"]) for image in block]
-    with contextlib.suppress(OSError):  # A folder that cannot be written is read slowly each time.
+    with contextlib.suppress(OSError):  # Without a writable folder, the folds are read slowly each time.
         write_folds(data_folder, indices, hashes)
     return [[hashes[index] for index in fold] for fold in indices]
 
 
-# TFDS's way to import the stock builder leaves it what `tfds.builder` finds by this name.
+# TFDS imports the stock builder by this name, which `tfds.builder` then still finds.
 StockStl10: Any = tfds.builder_cls("stl10")
 
 with registered.skip_registration():
 
     class Stl10(StockStl10):
-        """The stock builder (same version, features, splits, keys and order) with preparation of our own."""
+        """The stock builder, with the same version, features, splits, keys and order, and preparation of our own."""
 
         name = "stl10"
-        pkg_dir_path = StockStl10.pkg_dir_path  # Of its description.
+        pkg_dir_path = StockStl10.pkg_dir_path  # Its description lies there.
         # Without it TFDS refuses to say where the manual folder is.
         MANUAL_DOWNLOAD_INSTRUCTIONS = f"{ARCHIVE_NAME} from {PAGE}"
 
@@ -176,7 +176,7 @@ with registered.skip_registration():
             with reading(path), tarfile.open(path, "r:gz") as tar:
                 members = tar_members(tar, [*IMAGES.values(), *LABELS.values(), NAMES, FOLDS], path)
                 counts = {split: record_count(members[name], RECORD_BYTES, path) for split, name in IMAGES.items()}
-                # What is small, and read before the images whose place in the archive it may follow.
+                # Small members are read before the images, which they may follow in the archive.
                 self.info.features["label"].names = read_names(tar, members[NAMES], path)
                 fold_lines = read_bytes(tar, members[FOLDS], SMALL_FILE_BYTES, path).decode(errors="replace")
                 labels = {"unlabelled": np.full(counts["unlabelled"], UNLABELLED, np.int32)}
