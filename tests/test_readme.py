@@ -18,12 +18,6 @@ PAGES = (
     "experiments/benchmark/README.md",
     "simsiam_jax/data/README.md",
 )
-    "README.md",
-    "experiments/README.md",
-    "experiments/PAPER.md",
-    "experiments/benchmark/README.md",
-    "simsiam_jax/data/README.md",
-)
 # Pages that stand beside code of their own; each is there once its part of the package is.
 OTHERS = ("simsiam_jax/models/README.md", "simsiam_jax/weights/README.md")
 
