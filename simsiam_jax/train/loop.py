@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from einops import rearrange
-from tensorboardX import SummaryWriter
 
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import require
@@ -225,6 +224,9 @@ def fit(
     Returns:
       The trained state, the best epoch's variables and the history.
     """
+    # Where torch is installed tensorboardX imports it, for seconds that only training has.
+    from tensorboardX import SummaryWriter
+
     best, best_epoch, highest, seconds, start = dict(state.variables), 0, -math.inf, 0.0, 0
     history: list[Numbers] = []
     if select:
@@ -295,7 +297,7 @@ def fit(
     return Trained(state, best, best_epoch, history, seconds)
 
 
-def _draw(board: SummaryWriter, line: Numbers) -> None:
+def _draw(board: Any, line: Numbers) -> None:
     for name, value in line.items():
         board.add_scalar(name, value, int(line["epoch"]))
 
