@@ -58,11 +58,13 @@ def make_builder(
       max_bad_images: For a folder: share of files, 0..1, that may be unreadable.
     """
     arguments: dict[str, Any] = {"data_dir": root}
+    pixels = size or info.native_size or info.image_size
     if info.name == "random_images":
-        pixels = noise.size or size or info.native_size
-        arguments["config"] = NoiseImages(distribution=noise.distribution, count=noise.count, size=pixels, seed=seed)
+        arguments["config"] = NoiseImages(
+            distribution=noise.distribution, count=noise.count, size=noise.size or pixels, seed=seed
+        )
     if info.listing is not None:
-        arguments["config"] = FolderConfig(listing=info.listing, size=size, max_bad_images=max_bad_images)
+        arguments["config"] = FolderConfig(listing=info.listing, size=pixels, max_bad_images=max_bad_images)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of each new configuration of noise or of a folder.
     try:
