@@ -1,6 +1,6 @@
 """The data sets by name, and what is known of each before it is there; `splits.py` loads them.
 
-A further data set is a builder in `builders.BUILDERS` and an entry in `DATASETS`. A folder of images needs neither.
+A further data set is a builder and an entry in `DATASETS`. A folder of images needs neither.
 """
 
 import dataclasses
@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from simsiam_jax.data.builders.celeb_a import CelebA
+from simsiam_jax.data.builders.cifar10 import Cifar10
+from simsiam_jax.data.builders.digits import Digits
+from simsiam_jax.data.builders.fashion_mnist import FashionMNIST
+from simsiam_jax.data.builders.image_folder import ImageFolder
+from simsiam_jax.data.builders.random_images import RandomImages
+from simsiam_jax.data.builders.solar_cells import SolarCells
+from simsiam_jax.data.builders.stl10 import Stl10
 from simsiam_jax.data.folders import Listing, list_folder
 from simsiam_jax.errors import require
 
@@ -24,6 +32,7 @@ class DatasetInfo:
 
     Attributes:
       name: Name on the command line.
+      builder: Class of the TFDS builder that prepares it.
       num_classes: Number of classes or binary attributes; 0 for data without labels.
       class_names: Names of the classes or attributes, in the order of the labels.
       native_size: Shorter side of the images in pixels; None where they have many sizes.
@@ -46,6 +55,7 @@ class DatasetInfo:
     """
 
     name: str
+    builder: Any
     num_classes: int
     class_names: tuple[str, ...]
     native_size: int | None
@@ -109,6 +119,7 @@ DATASETS: dict[str, DatasetInfo] = {
     for info in (
         DatasetInfo(
             name="digits",
+            builder=Digits,
             num_classes=10,
             class_names=tuple("0123456789"),
             native_size=8,
@@ -118,6 +129,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="fashion_mnist",
+            builder=FashionMNIST,
             num_classes=10,
             class_names=FASHION_CLASSES,
             native_size=28,
@@ -127,6 +139,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="cifar10",
+            builder=Cifar10,
             num_classes=10,
             class_names=CIFAR_CLASSES,
             native_size=32,
@@ -135,6 +148,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="stl10",
+            builder=Stl10,
             num_classes=10,
             class_names=STL_CLASSES,
             native_size=96,
@@ -147,6 +161,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="celeb_a",
+            builder=CelebA,
             num_classes=40,
             class_names=CELEBA_ATTRIBUTES,
             native_size=178,
@@ -156,6 +171,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="solar_cells",
+            builder=SolarCells,
             num_classes=2,
             class_names=("functional", "defective"),
             native_size=300,
@@ -184,6 +200,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="random_images",
+            builder=RandomImages,
             num_classes=0,
             class_names=(),
             native_size=32,
@@ -245,6 +262,7 @@ def _folder_info(path: Path, labels: str | None) -> DatasetInfo:
     both = "unlabelled" in listing.splits
     return DatasetInfo(
         name=f"{FOLDER}{listing.root}",
+        builder=ImageFolder,
         num_classes=len(listing.class_names),
         class_names=listing.class_names,
         native_size=None,

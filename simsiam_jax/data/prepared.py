@@ -16,7 +16,7 @@ from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt8
 from tqdm import tqdm
 
-from simsiam_jax.data.builders import BUILDERS, stl10
+from simsiam_jax.data.builders import stl10
 from simsiam_jax.data.builders.image_folder import FolderConfig, require_few_skipped, skipped_images
 from simsiam_jax.data.builders.preparation import flat_memory
 from simsiam_jax.data.builders.random_images import NoiseImages
@@ -68,7 +68,7 @@ def make_builder(
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of each new configuration of noise or of a folder.
     try:
-        return BUILDERS["image_folder" if info.listing is not None else info.name.partition(":")[0]](**arguments)
+        return info.builder(**arguments)
     finally:
         logging.set_verbosity(verbosity)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
+from simsiam_jax.data import prepared
 from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.errors import InputError, require
@@ -58,9 +59,6 @@ def load_split(
         manual_dir = Path(manual_dir).expanduser().resolve()
         require(manual_dir.is_dir(), f"--manual_dir={manual_dir} is no folder; create it or leave the flag out")
     root = Path(data_dir).expanduser().resolve()
-    # TFDS and its builders take 0.8 to 1 s to import, and most commands need no data.
-    from simsiam_jax.data import prepared
-
     with prepared.quiet():
         builder = prepared.make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
         if info.listing is not None and Path(builder.data_dir).exists():
