@@ -8,8 +8,6 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-import jax
-
 # XLA's newer CPU convolution library is slower than the Eigen path for this study's shapes, weight gradients above
 # all (measured with jaxlib 0.10.2). The flag is experimental, and XLA aborts on a flag that it does not know, so only
 # the versions that it was tried with get it.
@@ -29,7 +27,10 @@ def configure() -> None:
     if name not in flags and metadata.version("jaxlib").startswith(_EIGEN_CONVOLUTIONS_KNOWN_TO):
         os.environ["XLA_FLAGS"] = f"{flags} {_EIGEN_CONVOLUTIONS}".strip()
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    # jax has read its own variables when it was imported: these are for it, and those below for processes of ours.
+    # Processes that only keep their memory (PyTorch's in the benchmark) do not load jax.
+    import jax
+
+    # jax read its variables when it was imported; those of the environment are for processes that this one starts.
     for variable, option, value in (
         ("JAX_COMPILATION_CACHE_DIR", "jax_compilation_cache_dir", str(cache_home / "simsiam_jax" / "xla")),
         ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "jax_persistent_cache_min_compile_time_secs", 1.0),

@@ -266,7 +266,11 @@ def test_every_launcher_is_one_short_file():
 
 SMOKE = with_settings(
     recipe_config("paper", dataset="digits", image_size=16),
-    {**{name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}, "stem": "cifar"},
+    {
+        **{name: value for name, value in PRESETS["smoke"].items() if name != "seeds"},
+        "stem": "cifar",
+        "patch_size": None,
+    },
 )
 
 
