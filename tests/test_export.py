@@ -118,7 +118,7 @@ def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretraine
     assert [pretraining[name] for name in told] == ["digits", 64, "paper", 1, 1, 0, "in_domain", "pretrain"]
     assert pretraining["git_revision"] == results[0].git_revision
     assert pretraining["versions"] == results[0].versions
-    assert pretraining["config"]["dtype"] == "bfloat16"
+    assert pretraining["config"]["program"]["dtype"] == "bfloat16"
     assert card["export"]["versions"]["jax"] == jax.__version__
 
     measured = {(line["eval"], line["split"]): line["values"] for line in card["metrics"]}

@@ -8,19 +8,94 @@ import pytest
 
 from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.values import differences, to_dict
-from tests.support.launchers import launch, refused
+from tests.support.launchers import launch, launch_in_one_process, refused
 
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
-        *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
-        *("pretrain", "evaluate", "export", "prepare_data", "own_images"),
-    ],
+LAUNCHERS = (
+    *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
+    *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
+    *("pretrain", "evaluate", "export", "prepare_data", "own_images"),
 )
-def test_help_lists_the_flags_under_their_headings(module):
-    result = launch(module, "--help")
+OTHER_HELP = ("--help", "--preset=smoke", "--recipe=reference")
+MISTAKES = (
+    (["--arms=none,nonsense"], ["--arms", "'nonsense'", "none, random, in_domain"]),
+    (["--arms="], ["--arms", "names nothing"]),
+    (["--backbone=resnet81"], ["--backbone=resnet81", "did you mean resnet18"]),
+    (["--stem=vgg"], ["unknown stem 'vgg'", "paper32"]),
+    (["--dataset=mnist"], ["'mnist'", "--dataset", "digits, fashion_mnist"]),
+    (["--dataset=random_images"], ["random_images", "no labels"]),
+    (["--dataset=stl10:fold10"], ["stl10", "'fold10'", "--dataset", "fold0, fold1"]),
+    (["--dataset=digits:fold0"], ["digits", "no variant 'fold0'", "--dataset"]),
+    (["--dataset=folder:/no/such/place"], ["/no/such/place"]),
+    (["--labels=labels.csv"], ["--labels", "--dataset=folder:PATH", "digits"]),
+    (["--pretrain_split=unlabelled"], ["--pretrain_split=unlabelled", "digits has train"]),
+    (["--pretrain_dataset=cats"], ["'cats'", "known are digits"]),
+    (["--feed=disk"], ["--feed=disk", "auto, resident, streamed"]),
+    (["--max_bad_images=2"], ["--max_bad_images=2", "at least 0 and at most 1"]),
+    (["--threshold=1"], ["--threshold=1", "above 0 and below 1"]),
+    (["--recipe=soup"], ["--recipe=soup", "paper, code, reference"]),
+    (["--preset=huge"], ["--preset=huge", "smoke, small, full"]),
+    (["--evals=guess"], ["--evals", "'guess'", "knn, linear, finetune"]),
+    (["--dtype=float16"], ["--dtype=float16", "float32, bfloat16"]),
+    (["--micro_batch_size=0"], ["--micro_batch_size=0", "at least 2"]),
+    (["--accumulation=0"], ["--accumulation=0", "at least 1"]),
+    (["--accumulation=-3"], ["--accumulation=-3"]),
+    (["--epochs=0"], ["--epochs=0", "at least 1"]),
+    (["--learning_rate=0"], ["--learning_rate=0", "above 0"]),
+    (["--seeds=0"], ["--seeds=0", "at least 1"]),
+    (["--width=0"], ["--width=0", "above 0"]),
+    (["--width=16"], ["--width=16", "at most 8", "multiple of the published"]),
+    # What was accepted, or ended in a traceback, before each setting declared its range.
+    (["--learning_rate=inf"], ["--learning_rate=inf", "at most 1,000"]),
+    (["--learning_rate=nan"], ["--learning_rate=nan", "above 0"]),
+    (["--weight_decay=1e400"], ["--weight_decay=inf", "at most 10"]),
+    (["--image_size=100000"], ["--image_size=100000", "at most 2,048"]),
+    (["--epochs=99999999999999999999"], ["--epochs=99999999999999999999", "at most 100,000"]),
+    (["--seeds=99999999999"], ["--seeds=99999999999", "at most 1,000"]),
+    (["--crop_scale=0.5,3"], ["--crop_scale=0.5,3", "at most 1.5"]),
+    (["--crop_scale=0.9,0.5"], ["--crop_scale=0.9,0.5", "must not exceed the second"]),
+    (["--warmup_epochs=30", "--epochs=20"], ["--warmup_epochs=30", "--epochs=20"]),
+    (["--finetune_warmup_epochs=70"], ["--finetune_warmup_epochs=70", "--finetune_epochs=60"]),
+    (["--workdir="], ["--workdir=", "must not be empty"]),
+    (["--evals="], ["--evals=", "names nothing"]),
+    (["--evals=knn,,linear"], ["--evals=knn,,linear", "names nothing"]),
+    (["--patch_size=4"], ["--patch_size=4", "resnet18 has no patch_size"]),
+    (["--backbone=vit_s", "--stem=cifar"], ["--stem=cifar", "vit_s has no stem"]),
+    (["--backbone=vit_s", "--patch_size=3"], ["vit_s", "--image_size=16", "--patch_size=3", "no multiple"]),
+    (["--backbone=pit_ti", "--drop_path=1.5"], ["--drop_path=1.5", "probability", "below 1"]),
+    (["--init=nowhere.safetensors"], ["--init=nowhere.safetensors", "no such file"]),
+    (["--init=imagenet", "--backbone=vit_s_2021"], ["--init=imagenet", "no ImageNet weights", "vit_s_2021"]),
+    (["--init=hf:nonsense"], ["--init=hf:nonsense", "hf:OWNER/REPO"]),
+    (["--image_size=0"], ["--image_size=0", "at least 1"]),
+    (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
+    (["--labels_per_class=0"], ["--labels_per_class=0", "at least 1"]),
+    (["--noise_images=1"], ["--noise_images=1", "at least 2"]),
+    (["--epochs=many"], ["--epochs", "many"]),
+    (["--no_such_flag=1"], ["no_such_flag"]),
+    (["stray"], ["'stray'", "flags"]),
+    (["--crop_scale=0.5"], ["--crop_scale=0.5", "two numbers", "--crop_scale=0.2,1"]),
+    (["--finetune_crop_scale=small,large"], ["--finetune_crop_scale=small,large", "two numbers"]),
+    (["--label_fraction=2"], ["--label_fraction=2", "at most 1"]),
+)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """How the launchers of this file's quick tests end, by their module and flags, all run in one process."""
+    folder = tmp_path_factory.mktemp("outcomes")
+    places = [f"--workdir={folder / 'w'}", f"--data_dir={folder}"]
+    commands = [(module, "--help") for module in LAUNCHERS]
+    commands += [("demo", *OTHER_HELP), ("demo", "--help", "--preset=huge")]
+    commands += [("demo", *flags) for flags, _ in MISTAKES]
+    results = launch_in_one_process(
+        [[module, *places[: 2 * (module == "demo")], *flags] for module, *flags in commands]
+    )
+    assert not (folder / "w" / "results.jsonl").exists()
+    return dict(zip(commands, results, strict=True))
+
+
+@pytest.mark.parametrize("module", LAUNCHERS)
+def test_help_lists_the_flags_under_their_headings(outcomes, module):
+    result = outcomes[module, "--help"]
     assert result.returncode == 0, result.stderr
     assert {"export": "--out", "prepare_data": "--data_dir"}.get(module, "--workdir") in result.stdout
     assert "Command: python -m experiments." in result.stdout
@@ -32,85 +107,28 @@ def test_help_lists_the_flags_under_their_headings(module):
 HEADINGS = ("data:", "method:", "size:", "evaluation:", "output:", "launcher:")
 
 
-def test_help_gives_each_flag_the_value_of_the_chosen_recipe_and_preset():
-    shown = launch("demo", "--help").stdout
+def test_help_gives_each_flag_the_value_of_the_chosen_recipe_and_preset(outcomes):
+    shown = outcomes["demo", "--help"].stdout
     assert "--width=0.25 " in shown
     assert "--projector_output_norm=affine" in shown
     assert "--seeds=3 " in shown
-    shown = launch("demo", "--help", "--preset=smoke", "--recipe=reference").stdout
+    shown = outcomes["demo", *OTHER_HELP].stdout
     assert "--width=0.125 " in shown
     assert "--projector_output_norm=plain" in shown
     assert "--optimizer=sgd " in shown
     assert "--patch_size=4 " in shown
-    refused(launch("demo", "--help", "--preset=huge"), "--preset=huge")
+    refused(outcomes["demo", "--help", "--preset=huge"], "--preset=huge")
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--arms=none,nonsense"], ["--arms", "'nonsense'", "none, random, in_domain"]),
-        (["--arms="], ["--arms", "names nothing"]),
-        (["--backbone=resnet81"], ["--backbone=resnet81", "did you mean resnet18"]),
-        (["--stem=vgg"], ["unknown stem 'vgg'", "paper32"]),
-        (["--dataset=mnist"], ["'mnist'", "--dataset", "digits, fashion_mnist"]),
-        (["--dataset=random_images"], ["random_images", "no labels"]),
-        (["--dataset=stl10:fold10"], ["stl10", "'fold10'", "--dataset", "fold0, fold1"]),
-        (["--dataset=digits:fold0"], ["digits", "no variant 'fold0'", "--dataset"]),
-        (["--dataset=folder:/no/such/place"], ["/no/such/place"]),
-        (["--labels=labels.csv"], ["--labels", "--dataset=folder:PATH", "digits"]),
-        (["--pretrain_split=unlabelled"], ["--pretrain_split=unlabelled", "digits has train"]),
-        (["--pretrain_dataset=cats"], ["'cats'", "known are digits"]),
-        (["--feed=disk"], ["--feed=disk", "auto, resident, streamed"]),
-        (["--max_bad_images=2"], ["--max_bad_images=2", "at least 0 and at most 1"]),
-        (["--threshold=1"], ["--threshold=1", "above 0 and below 1"]),
-        (["--recipe=soup"], ["--recipe=soup", "paper, code, reference"]),
-        (["--preset=huge"], ["--preset=huge", "smoke, small, full"]),
-        (["--evals=guess"], ["--evals", "'guess'", "knn, linear, finetune"]),
-        (["--dtype=float16"], ["--dtype=float16", "float32, bfloat16"]),
-        (["--micro_batch_size=0"], ["--micro_batch_size=0", "at least 2"]),
-        (["--accumulation=0"], ["--accumulation=0", "at least 1"]),
-        (["--accumulation=-3"], ["--accumulation=-3"]),
-        (["--epochs=0"], ["--epochs=0", "at least 1"]),
-        (["--learning_rate=0"], ["--learning_rate=0", "above 0"]),
-        (["--seeds=0"], ["--seeds=0", "at least 1"]),
-        (["--width=0"], ["--width=0", "above 0"]),
-        (["--width=16"], ["--width=16", "at most 8", "multiple of the published"]),
-        # What was accepted, or ended in a traceback, before each setting declared its range.
-        (["--learning_rate=inf"], ["--learning_rate=inf", "at most 1,000"]),
-        (["--learning_rate=nan"], ["--learning_rate=nan", "above 0"]),
-        (["--weight_decay=1e400"], ["--weight_decay=inf", "at most 10"]),
-        (["--image_size=100000"], ["--image_size=100000", "at most 2,048"]),
-        (["--epochs=99999999999999999999"], ["--epochs=99999999999999999999", "at most 100,000"]),
-        (["--seeds=99999999999"], ["--seeds=99999999999", "at most 1,000"]),
-        (["--crop_scale=0.5,3"], ["--crop_scale=0.5,3", "at most 1.5"]),
-        (["--crop_scale=0.9,0.5"], ["--crop_scale=0.9,0.5", "must not exceed the second"]),
-        (["--warmup_epochs=30", "--epochs=20"], ["--warmup_epochs=30", "--epochs=20"]),
-        (["--finetune_warmup_epochs=70"], ["--finetune_warmup_epochs=70", "--finetune_epochs=60"]),
-        (["--workdir="], ["--workdir=", "must not be empty"]),
-        (["--evals="], ["--evals=", "names nothing"]),
-        (["--evals=knn,,linear"], ["--evals=knn,,linear", "names nothing"]),
-        (["--patch_size=4"], ["--patch_size=4", "resnet18 has no patch_size"]),
-        (["--backbone=vit_s", "--stem=cifar"], ["--stem=cifar", "vit_s has no stem"]),
-        (["--backbone=vit_s", "--patch_size=3"], ["vit_s", "--image_size=16", "--patch_size=3", "no multiple"]),
-        (["--backbone=pit_ti", "--drop_path=1.5"], ["--drop_path=1.5", "probability", "below 1"]),
-        (["--init=nowhere.safetensors"], ["--init=nowhere.safetensors", "no such file"]),
-        (["--init=imagenet", "--backbone=vit_s_2021"], ["--init=imagenet", "no ImageNet weights", "vit_s_2021"]),
-        (["--init=hf:nonsense"], ["--init=hf:nonsense", "hf:OWNER/REPO"]),
-        (["--image_size=0"], ["--image_size=0", "at least 1"]),
-        (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
-        (["--labels_per_class=0"], ["--labels_per_class=0", "at least 1"]),
-        (["--noise_images=1"], ["--noise_images=1", "at least 2"]),
-        (["--epochs=many"], ["--epochs", "many"]),
-        (["--no_such_flag=1"], ["no_such_flag"]),
-        (["stray"], ["'stray'", "flags"]),
-        (["--crop_scale=0.5"], ["--crop_scale=0.5", "two numbers", "--crop_scale=0.2,1"]),
-        (["--finetune_crop_scale=small,large"], ["--finetune_crop_scale=small,large", "two numbers"]),
-        (["--label_fraction=2"], ["--label_fraction=2", "at most 1"]),
-    ],
-)
-def test_a_mistake_in_a_flag_is_one_line(flags, words, tmp_path):
-    refused(launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", *flags), *words)
-    assert not (tmp_path / "w" / "results.jsonl").exists()
+@pytest.mark.parametrize(("flags", "words"), MISTAKES)
+def test_a_mistake_in_a_flag_is_one_line(outcomes, flags, words):
+    refused(outcomes["demo", *flags], *words)
+
+
+def test_a_mistake_ends_a_launcher_by_itself_as_it_does_beside_others(outcomes, tmp_path):
+    alone = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--epochs=0")
+    refused(alone, "--epochs=0")
+    assert alone.stderr == outcomes["demo", "--epochs=0"].stderr
 
 
 def test_more_labels_than_exist_names_the_smallest_class(tmp_path):
@@ -172,14 +190,15 @@ def test_a_setting_in_which_the_arms_differ_is_no_flag(tmp_path):
 
 
 def shown(module, *flags):
-    """The settings of each arm that --show_config prints."""
-    result = launch(module, "--show_config", *flags)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    """The settings of each arm that --show_config prints, for each list of flags."""
+    results = launch_in_one_process([[module, "--show_config", *each] for each in flags])
+    for result in results:
+        assert result.returncode == 0, result.stderr
+    return [json.loads(result.stdout) for result in results]
 
 
 def test_show_config_prints_every_setting_of_every_arm_and_writes_nothing(tmp_path):
-    arms = shown("ablate_simsiam", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
+    (arms,) = shown("ablate_simsiam", [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"])
     assert not list(tmp_path.iterdir())
     assert len(arms) == 16
     assert arms["no-stop-gradient"]["program"]["method"]["stop_gradient"] is False
@@ -223,8 +242,8 @@ def test_a_flag_switches_each_difference_of_the_recipes_alone():
 
 
 def test_every_flag_of_a_recipe_changes_what_it_names():
-    base = shown("table1_cifar10")["none"]
-    for flag, setting in REFERENCE.items():
-        changed = [line.split(":")[0] for line in differences(base, shown("table1_cifar10", flag)["none"])]
+    base, *others = (arms["none"] for arms in shown("table1_cifar10", [], *([flag] for flag in REFERENCE)))
+    for (flag, setting), other in zip(REFERENCE.items(), others, strict=True):
+        changed = [line.split(":")[0] for line in differences(base, other)]
         # The flag says the rate itself, whatever the batch.
         assert changed == [setting, SCALING][: 1 + (setting == RATE)], flag

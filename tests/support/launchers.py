@@ -45,6 +45,22 @@ def launch(module, *flags, **environment):
     return finish(start(module, *flags, **environment))
 
 
+def launch_in_one_process(commands):
+    """Runs launchers, each a list of its module and flags, one after the other in one process."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.support.one_process"],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    results = zip(commands, json.loads(answer.stdout), strict=True)
+    return [subprocess.CompletedProcess(command, *outcome) for command, outcome in results]
+
+
 def refused(result, *words):
     """Asserts that a launcher ended with one line of error that holds these words, and exit code 2."""
     assert result.returncode == 2, result.stderr
