@@ -17,7 +17,13 @@ from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import Hyper, bind, finetune_step, pretrain_step
 
 SMALL = {"width": 0.125, "projector_dim": 8, "predictor_dim": 4, "backbone": "resnet18", "stem": "cifar"}
-CONFIG = with_settings(recipe_config("paper", dataset="digits", image_size=16), {**SMALL, "patch_size": None})
+
+
+def config_of(image_size):
+    return with_settings(recipe_config("paper", dataset="digits", image_size=image_size), {**SMALL, "patch_size": None})
+
+
+CONFIG = config_of(16)
 COMPILED = {each.flag: each for each in declared(ProgramConfig)}
 # A value for each setting of the program that is not the one it has above.
 OTHERS = {
@@ -71,7 +77,8 @@ BESIDE = {
 
 def changed(flag):
     """The configuration beside which a setting shows, and the same with the setting changed."""
-    base = with_settings(CONFIG, BESIDE.get(flag, {}))
+    # Images below 20 pixels have a blur of one pixel, which is none.
+    base = with_settings(config_of(24) if "blur" in flag else CONFIG, BESIDE.get(flag, {}))
     return base, with_settings(base, {flag: OTHERS[flag.removeprefix("finetune_")]})
 
 
@@ -99,12 +106,13 @@ def traced(config):
             lambda: create_state(network._initialise_classifier(jax.random.key(0)), network.finetune_optimizer)
         ),
     )
-    return [
-        str(jax.make_jaxpr(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None), axis_size=1))(
-            state, jax.tree.map(lambda part: part[None], batch), hyper
-        ))
-        for step, state in zip((pretrain, finetune), states, strict=True)
-    ]  # fmt: skip
+    texts = []
+    for step, state in zip((pretrain, finetune), states, strict=True):
+        mapped = jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None), axis_size=1)
+        program = jax.make_jaxpr(mapped)(state, jax.tree.map(lambda part: part[None], batch), hyper)
+        # The text of a program leaves out the arrays that it holds, such as the strengths of the colour jitter.
+        texts.append((str(program), [np.asarray(each).tolist() for each in program.consts]))
+    return texts
 
 
 def test_the_others_cover_every_setting_of_the_program():
