@@ -17,9 +17,9 @@ from flax.traverse_util import flatten_dict
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.data.views import two_views
 from simsiam_jax.models import SimSiam, create_backbone
-from simsiam_jax.settings.schema import HeadConfig, OptimizerConfig, ViewSpec
+from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
-from simsiam_jax.train.optimizer import direction, learning_rates
+from simsiam_jax.train.optimizer import create_optimizer, learning_rates
 from simsiam_jax.train.state import create_state
 from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
 from tests.support.sharding import shard
@@ -35,12 +35,12 @@ SPEC = ViewSpec(SIZE, blur_probability=0.0)
 
 # Weight decay is stronger than the recipes' 1e-5 and 1e-4, to show within ten steps.
 OPTIMIZERS = {
-    "adam": OptimizerConfig(
-        name="adam", learning_rate=1e-3, scale_with_batch=True, weight_decay=1e-3, warmup_epochs=5.0, schedule="cosine"
-    ),
-    "sgd": OptimizerConfig(
-        name="sgd", learning_rate=0.05, scale_with_batch=True, weight_decay=1e-2, warmup_epochs=5.0, schedule="cosine"
-    ),
+    "adam": OptimizerConfig(name="adam", weight_decay=1e-3),
+    "sgd": OptimizerConfig(name="sgd", weight_decay=1e-2),
+}
+SCHEDULES = {
+    name: ScheduleConfig(rate, scaling_batch="effective", warmup_epochs=5.0, schedule="cosine")
+    for name, rate in (("adam", 1e-3), ("sgd", 0.05))
 }
 
 
@@ -114,7 +114,7 @@ def _train_torch(config, initial, views):
     assert not absent.unexpected_keys
     assert all(name.endswith("num_batches_tracked") for name in absent.missing_keys)
     network.train()
-    peak = config.learning_rate * BATCH / 256
+    peak = SCHEDULES[config.name].learning_rate * BATCH / 256
     groups = [
         {"params": [*network.backbone.parameters(), *network.projector.parameters()]},
         {"params": network.predictor.parameters()},
@@ -140,13 +140,13 @@ def _train_torch(config, initial, views):
 
 
 def _train_ours(config, model, variables, batches):
-    optimizer = direction(config)
-    step = compile_step(bind(pretrain_step, model=model, optimizer=optimizer, spec=SPEC, constant_predictor=True))
-    peak = np.float32(config.peak_learning_rate(BATCH))
-    rates = learning_rates(config, effective_batch=BATCH, updates_per_epoch=UPDATES_PER_EPOCH, epochs=100)[:STEPS]
+    optimizer, schedule = create_optimizer(config), SCHEDULES[config.name]
+    step = compile_step(bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig()))
+    peak = schedule.peak(micro_batch=BATCH)
+    rates = learning_rates(schedule, peak=peak, updates_per_epoch=UPDATES_PER_EPOCH, epochs=100)[:STEPS]
     state, losses = on_every_device(create_state(variables, optimizer)), []
     for rate, batch in zip(rates, batches, strict=True):
-        state, metrics = step(state, shard(batch), Hyper(rate, peak, np.uint32(SEED), np.int32(0)))
+        state, metrics = step(state, shard(batch), Hyper(rate, np.float32(peak), np.uint32(SEED), np.int32(0)))
         losses.append(float(metrics["loss"]))
     return Run(np.array(losses), _torch_state(jax.device_get(state.variables)))
 
