@@ -4,9 +4,7 @@ A cached split is a folder of `images.npy`, `labels.npy`, `sample_ids.npy` and `
 name and renamed when complete. So a folder of the right name is whole, whenever its writer was killed.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -68,14 +66,6 @@ def count_shared(some: ImageSplit, others: ImageSplit) -> int:
 def _digests(images: UInt8[np.ndarray, "n height width 3"]) -> Iterator[bytes]:
     """A digest of each image's pixels, one image in memory at a time."""
     return (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file, after waiting for another holder; the lock ends with its process."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def open_split(folder: Path) -> ImageSplit | None:

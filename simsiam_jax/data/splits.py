@@ -8,9 +8,10 @@ from pathlib import Path
 from absl import logging
 
 from simsiam_jax.data import prepared
-from simsiam_jax.data.cache import ImageSplit, locked, open_split, write_split
+from simsiam_jax.data.cache import ImageSplit, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import locked
 from simsiam_jax.settings.schema import NoiseConfig
 
 
