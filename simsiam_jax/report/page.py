@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import locked
 from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report import labels, render, words
@@ -89,7 +90,21 @@ def write_report(workdir: Path, out: Path | None = None) -> Path:
     Raises:
       InputError: If the folder holds no run, a file in it is damaged, or the report cannot be written.
     """
-    content = read_content(Path(workdir), read_experiment(workdir), read_results(workdir))
+    read_experiment(workdir)  # refuses a folder that holds no run before anything is made
+    report = Path(workdir) / "report" if out is None else Path(out)
+    flag = f"--workdir={workdir}" if out is None else f"--out={out}"
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        # Of two processes that end at once, the one that writes last must have read last.
+        with locked(report.with_name(f".{report.name}.lock")):
+            return _put_in_place(_files(Path(workdir)), report)
+    except OSError as error:
+        raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
+
+
+def _files(workdir: Path) -> dict[str, bytes]:
+    """The files of a report by name."""
+    content = read_content(workdir, read_experiment(workdir), read_results(workdir))
     # Each drawing of a figure settles its layout a little more: the page before the PNGs, always.
     page = _page(content)
     files = {f"{picture.name}.png": png(picture.figure) for picture in content.all_pictures}
@@ -97,11 +112,7 @@ def write_report(workdir: Path, out: Path | None = None) -> Path:
     files["table.tex"] = render.to_latex(content.table).encode()
     files["report.md"] = _markdown(content).encode()
     files["index.html"] = page.encode()
-    flag = f"--workdir={workdir}" if out is None else f"--out={out}"
-    try:
-        return _put_in_place(files, Path(workdir) / "report" if out is None else Path(out))
-    except OSError as error:
-        raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
+    return files
 
 
 def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> Content:
@@ -207,7 +218,6 @@ def _page(content: Content) -> str:
 
 def _put_in_place(files: Mapping[str, bytes], report: Path) -> Path:
     """Writes every file beside the report, then renames them one by one, the page last."""
-    report.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=report))
     try:
         for name, content in files.items():
