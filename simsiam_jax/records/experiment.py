@@ -144,6 +144,40 @@ class ArmRecord:
 
 
 @dataclass(frozen=True)
+class AnalysisPlan:
+    """How a run decides: fixed before anything is measured, so that looking at results cannot choose the answer.
+
+    Attributes:
+      evaluation: The evaluation whose headline on test images decides, one of `EVALUATIONS`.
+      primary: The names of the arms whose comparison with the first arm of their group is asked for. Every other arm
+        is a further one.
+      looks: The numbers of seeds, ascending, after which the run may stop; one number for a fixed number of seeds.
+      first_seed: The first seed; the others follow it.
+      smallest_effect: The difference in points, 0 or more, below which an effect does not matter; 0 asks for none.
+      alpha: The probability, over all looks and arms, of claiming an effect where there is none.
+    """
+
+    evaluation: str
+    primary: tuple[str, ...]
+    looks: tuple[int, ...]
+    first_seed: int = 0
+    smallest_effect: float = 1.0
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require_one_of("the deciding evaluation", self.evaluation, EVALUATIONS)
+        ascending = list(self.looks) == sorted(set(self.looks)) and len(self.looks) > 0 and self.looks[0] >= 1
+        require(ascending, f"looks must be ascending numbers of seeds, not {self.looks}")
+        require(self.smallest_effect >= 0, f"smallest_effect must be 0 or more points, not {self.smallest_effect}")
+        require(0 < self.alpha < 1, f"alpha must lie between 0 and 1, not {self.alpha}")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of a run that goes on to its last look."""
+        return tuple(range(self.first_seed, self.first_seed + self.looks[-1]))
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What a run is: the content of its experiment.json.
 
@@ -165,6 +199,8 @@ class Experiment:
       class_names: The names of the classes or attributes; empty where they are not known.
       layout: The table in the paper's form; None where the paper has none.
       figure3: Whether the report draws the loss on test images by epoch of pretraining (Figure 3).
+      plan: How the run decides; None where it only describes, as a search for settings does.
+      label_draws: The number of draws of labelled images of each evaluation, by its name; one where none is said.
     """
 
     experiment: str
@@ -184,6 +220,8 @@ class Experiment:
     class_names: tuple[str, ...] = ()
     layout: Layout | None = None
     figure3: bool = False
+    plan: AnalysisPlan | None = None
+    label_draws: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(len(self.arms) > 0, "arms must name at least one arm")

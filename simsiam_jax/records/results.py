@@ -7,7 +7,7 @@ that any number of processes can work on one folder and a killed one leaves noth
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,18 @@ class Result:
       seed: The unit's seed.
       eval: The stage, one of `STAGES`.
       split: The split, one of `SPLITS`.
-      metrics: The numbers by name. Those of an evaluation are fractions 0..1 (`metrics.scores`). Those of the stage
-        `pretrain` are `loss`, `z_spread` (the spread of the l2-normalised z times the root of its dimension),
-        `images_per_second` and `updates`. NaN stands for a number that is not finite.
+      metrics: The numbers by name. Those of an evaluation are fractions 0..1 (`metrics.scores`), means over the draws
+        of labelled images. Those of the stage `pretrain` are `loss`, `z_spread` (the spread of the l2-normalised z
+        times the root of its dimension), `rank` and `untrained_rank` (the effective rank of the backbone's features
+        after and before, `metrics.effective_rank`), `images_per_second` and `updates`. NaN stands for a number that is
+        not finite.
       seconds: The time of the whole stage in seconds, the same for each of its splits.
       config_hash: 12 hex digits that name the arm's settings.
       git_revision: The revision of the code.
       versions: The version of each package.
       device: The devices in words.
+      draws: The headline of each draw of labelled images, in their order, of which `metrics` holds the mean; empty for
+        the stage `pretrain`, and where an older run had one draw.
     """
 
     experiment: str
@@ -56,6 +60,7 @@ class Result:
     git_revision: str
     versions: dict[str, str]
     device: str
+    draws: tuple[float | int, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.eval in STAGES, f"eval must be one of {', '.join(STAGES)}, not {self.eval!r}")
@@ -79,6 +84,7 @@ class StageResult:
       git_revision: The revision of the code.
       versions: The version of each package.
       device: The devices in words.
+      draws: The headline of each draw of labelled images by split, as `Result.draws` has them.
     """
 
     experiment: str
@@ -93,6 +99,7 @@ class StageResult:
     git_revision: str
     versions: dict[str, str]
     device: str
+    draws: dict[str, tuple[float | int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.stage in STAGES, f"stage must be one of {', '.join(STAGES)}, not {self.stage!r}")
@@ -103,9 +110,11 @@ class StageResult:
     def lines(self) -> list[Result]:
         """The stage's lines of results.jsonl, one for each split in the order of `SPLITS`."""
         common = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        stage, metrics = common.pop("stage"), common.pop("metrics")
+        stage, metrics, draws = common.pop("stage"), common.pop("metrics"), common.pop("draws")
         return [
-            Result(**common, eval=stage, split=split, metrics=metrics[split]) for split in SPLITS if split in metrics
+            Result(**common, eval=stage, split=split, metrics=metrics[split], draws=draws.get(split, ()))
+            for split in SPLITS
+            if split in metrics
         ]
 
     def write(self, folder: Path) -> None:
@@ -231,21 +240,26 @@ def _read_line(line: bytes, path: Path, number: int) -> Result:
 
 
 def _with_nan(values: Any) -> Any:
-    """A read result with NaN in place of each null among its metrics: `_plain` wrote null for it."""
+    """A read result with NaN in place of each null among its numbers: `_plain` wrote null for it."""
 
     def restore(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: restore(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [restore(item) for item in value]
         return math.nan if value is None else value
 
-    has_metrics = isinstance(values, dict) and "metrics" in values
-    return {**values, "metrics": restore(values["metrics"])} if has_metrics else values
+    if not isinstance(values, dict):
+        return values
+    return {**values, **{name: restore(values[name]) for name in ("metrics", "draws") if name in values}}
 
 
 def _plain(value: Any) -> Any:
     """The value for JSON: null stands for a number that JSON lacks, such as the loss of a diverged network."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int):
         return value
     number = float(value)  # also numpy's and jax's scalars: hours of work must not end in a TypeError

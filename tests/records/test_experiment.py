@@ -9,7 +9,7 @@ import pytest
 
 from simsiam_jax.errors import InputError
 from simsiam_jax.metrics import HEADLINE, scores
-from simsiam_jax.records.experiment import HEADLINES, ArmRecord, Column, Layout, read_experiment
+from simsiam_jax.records.experiment import HEADLINES, AnalysisPlan, ArmRecord, Column, Layout, read_experiment
 from tests.support.made_up import make_arm, make_experiment
 
 
@@ -39,9 +39,11 @@ def test_an_experiment_with_every_field_reads_back_as_written(tmp_path):
         class_names=("a", "b"),
         layout=Layout((Column("test", "finetune", "test", "macro_auc"),), pivot=True),
         figure3=True,
+        plan=AnalysisPlan("finetune", ("resnet18-own",), (2, 4), 100, 0.5, 0.1),
+        label_draws={"knn": 20, "finetune": 3},
     )
     written = dataclasses.replace(written, arms=(*written.arms, arm))
-    for each in (written, arm, written.layout, written.layout.columns[0]):
+    for each in (written, arm, written.layout, written.layout.columns[0], written.plan):
         unset = [field.name for field in dataclasses.fields(each) if getattr(each, field.name) == field.default]
         assert unset == []
     written.write(tmp_path)
@@ -134,3 +136,22 @@ def test_the_numbers_that_tables_show_are_those_that_are_measured():
     attributes = set(scores(rng.random((20, 3)), rng.integers(0, 2, (20, 3))))
     classes = set(scores(rng.random((20, 2)), np.arange(20) % 2))
     assert set(HEADLINES) == attributes | classes > set(HEADLINE.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evaluation": "pretrain"}, "the deciding evaluation must be one of"),
+        ({"looks": (3, 3)}, "looks must be ascending"),
+        ({"looks": ()}, "looks must be ascending"),
+        ({"smallest_effect": -1.0}, "smallest_effect must be 0 or more"),
+        ({"alpha": 0.0}, "alpha must lie between 0 and 1"),
+    ],
+)
+def test_a_plan_that_cannot_decide_is_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        AnalysisPlan(**{"evaluation": "linear", "primary": ("own",), "looks": (3, 5)} | changes)
+
+
+def test_a_plan_has_the_seeds_of_its_last_look():
+    assert AnalysisPlan("linear", ("own",), (2, 4), first_seed=100).seeds == (100, 101, 102, 103)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.records.results import gather_results, read_log, read_results, read_stage_result
+from simsiam_jax.records.results import Result, gather_results, read_log, read_results, read_stage_result
 from tests.support.made_up import (
     make_experiment,
     make_result,
@@ -71,7 +71,10 @@ def test_a_run_without_results_has_none_and_gathering_none_leaves_no_file(tmp_pa
 
 
 def test_gathered_results_read_the_same_without_the_stage_files(tmp_path):
-    lines = [*make_scores("none", [0.5, 0.6]), make_result(0, "own", metrics={"top1": 1, "loss": -0.25})]
+    lines = [
+        *make_scores("none", [0.5, 0.6]),
+        make_result(0, "own", metrics={"top1": 1, "loss": -0.25}, draws=(0.5, 1)),
+    ]
     write_results(tmp_path, lines)
     gather_results(tmp_path)
     recorded = tmp_path / "recorded"
@@ -104,7 +107,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     assert [result.seed for result in read_results(tmp_path)] == list(range(200))
     # Whoever gathered last may have missed a stage that was being written, but no line is cut.
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert {len(json.loads(line)) for line in lines} == {13}
+    assert {len(json.loads(line)) for line in lines} == {len(dataclasses.fields(Result))}
     gather_results(tmp_path)
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 200
 

@@ -90,7 +90,8 @@ def make_stage(results):
     fields = dataclasses.asdict(results[0])
     del fields["split"]
     metrics = {result.split: result.metrics for result in results}
-    return StageResult(stage=fields.pop("eval"), **fields | {"metrics": metrics})
+    draws = {result.split: result.draws for result in results if result.draws}
+    return StageResult(stage=fields.pop("eval"), **fields | {"metrics": metrics, "draws": draws})
 
 
 def stage_folder(workdir, result):
