@@ -35,6 +35,30 @@ def z_spread(z: Float[Array, "n dim"]) -> Float[Array, ""]:
     return jnp.mean(jnp.std(directions, axis=0)) * jnp.sqrt(float(z.shape[-1]))
 
 
+def effective_rank(features: Float[np.ndarray, "n dim"]) -> float:
+    """How many dimensions features use: exp of the entropy of the shares of variance (RankMe, arXiv 2210.02885).
+
+    It is 1 where all features lie on a line, and at most min(n - 1, dim) where every direction varies alike.
+    Differs from RankMe: features are centred, and the shares are those of the squared singular values, which are the
+    variances, so that the many directions of little variance count for little.
+
+    Args:
+      features: Features of images, of any scale.
+
+    Returns:
+      The effective rank, at least 1; 0 where nothing varies.
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    # The smaller of the two Gram matrices has the same eigenvalues other than zero.
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    variances = np.maximum(np.linalg.eigvalsh(gram), 0.0)
+    total = variances.sum()
+    if not total > 0:
+        return 0.0
+    shares = variances[variances > 0] / total
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
 def scores(
     outputs: Float[np.ndarray, "n k"],
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n k"],

@@ -44,7 +44,7 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
       dataset: The default data set.
       preset: The default preset.
     """
-    ours = (*SETTINGS, "recipe", "preset", "seeds", "show_config", "dry_run", *FOLDERS)
+    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "show_config", "dry_run", *FOLDERS)
     define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset)
 
 
@@ -83,7 +83,8 @@ def config_from_flags(
     check_warmup(config, given)
     if one_backbone:
         config = _with_backbone(config, own_fields_alone(config.program.backbone))
-    return config, tuple(range(seeds))
+    first = value("first_seed")
+    return config, tuple(range(first, first + seeds))
 
 
 def labels_flag() -> str | None:

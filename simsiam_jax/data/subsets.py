@@ -19,17 +19,17 @@ def _random_order(count: int, seed: int, *key: int) -> Int[np.ndarray, " count"]
     return np.argsort(np.random.PCG64((seed, *key)).random_raw(count), kind="stable")
 
 
-def _shuffled_classes(labels: Int[np.ndarray, " n"], seed: int) -> list[Int[np.ndarray, " members"]]:
-    """The positions of each class, in ascending order of classes, each shuffled by seed and class."""
+def _shuffled_classes(labels: Int[np.ndarray, " n"], seed: int, draw: int = 0) -> list[Int[np.ndarray, " members"]]:
+    """The positions of each class, in ascending order of classes, each shuffled by seed, class and draw."""
     require(len(labels) > 0, "there are no labelled images to choose from")
     require(bool(labels.min() >= 0), "some images have no label (-1): no stratified choice among them")
     classes = [(int(label), np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    return [members[_random_order(len(members), seed, label)] for label, members in classes]
+    return [members[_random_order(len(members), seed, label, draw)] for label, members in classes]
 
 
-def _shuffled_images(labels: Int[np.ndarray, "n attributes"], seed: int) -> Int[np.ndarray, " labelled"]:
-    """The positions of the images with a known attribute, shuffled by the seed."""
-    order = _random_order(len(labels), seed)
+def _shuffled_images(labels: Int[np.ndarray, "n attributes"], seed: int, draw: int) -> Int[np.ndarray, " labelled"]:
+    """The positions of the images with a known attribute, shuffled by seed and draw."""
+    order = _random_order(len(labels), seed, 0, draw)
     order = order[(labels[order] >= 0).any(axis=1)]
     require(len(order) > 0, "there are no labelled images to choose from")
     return order
@@ -57,6 +57,7 @@ def stratified_subset(
     per_class: int | None = None,
     fraction: float | None = None,
     seed: int,
+    draw: int = 0,
 ) -> Int[np.ndarray, " chosen"]:
     """Chooses the labelled images that an evaluation may see.
 
@@ -64,14 +65,15 @@ def stratified_subset(
     of a random order are chosen: a fraction of them, or as many as it takes until each attribute was present in
     `per_class` images and absent in as many. Images without a known attribute are left out.
 
-    The choices of one seed are nested: a larger number or fraction contains all images of a smaller one. So a curve
-    over the number of labels compares like with like.
+    The choices of one seed and draw are nested: a larger number or fraction contains all images of a smaller one. So a
+    curve over the number of labels compares like with like.
 
     Args:
       labels: Labels of all images: classes, 0 or more; or attributes, which are 1, 0, or -1 where not known.
       per_class: Number of images of each class, or of each value of each attribute. Give this or `fraction`.
       fraction: Share of each class, or of all images, in 0..1, rounded to whole images, at least one.
       seed: Seed of the choice, not negative.
+      draw: Number of the draw, 0 or more: the choices of one seed are independent of each other.
 
     Returns:
       Sorted positions in `labels`.
@@ -82,7 +84,8 @@ def stratified_subset(
     """
     if (per_class is None) == (fraction is None):
         raise TypeError("give one of per_class and fraction")
-    groups = _shuffled_classes(labels, seed) if labels.ndim == 1 else [_shuffled_images(labels, seed)]
+    require(draw >= 0, f"a draw of labels must not be negative, got {draw}")
+    groups = _shuffled_classes(labels, seed, draw) if labels.ndim == 1 else [_shuffled_images(labels, seed, draw)]
     if per_class is None:
         assert fraction is not None
         require(0 < fraction <= 1, f"the fraction of labels must lie in 0..1, not {fraction}")

@@ -199,6 +199,10 @@ class EvaluationConfig(Settings):
     label_fraction: float | None = setting(
         None, "The same as a share of all labelled images.", "evaluation", above=0, high=1
     )
+    label_draws: int = setting(
+        20, "Draws of labelled images that kNN and the probe are averaged over; 1 where all labels are used.",
+        "evaluation", low=1, high=10_000,
+    )  # fmt: skip
     max_validation_images: int | None = setting(
         None, "Validate on at most so many images.", "evaluation", flag="validation_images", low=1, high=10**9,
         shared=True,
@@ -210,6 +214,11 @@ class EvaluationConfig(Settings):
     knn_temperature: float = setting(
         0.1, "Temperature of kNN's weights exp(cosine / temperature).", "evaluation", above=0, high=1000
     )
+
+    @property
+    def all_labels(self) -> bool:
+        """Whether evaluations learn from all labelled images, of which there is one draw."""
+        return self.labels_per_class is None and self.label_fraction in (None, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,6 +234,10 @@ class FinetuneConfig(Settings):
 
     epochs: int = setting(100, "Epochs of fine-tuning.", "evaluation", low=1, high=100_000)
     batch_size: int = setting(64, "Images of an update of fine-tuning.", "evaluation", low=2, high=65536)
+    label_draws: int = setting(
+        3, "Draws of labelled images that fine-tuning is averaged over; 1 where all labels are used.", "evaluation",
+        low=1, high=1000,
+    )  # fmt: skip
     max_updates: int | None = setting(
         None, "End fine-tuning after the epoch that reaches so many updates.", "evaluation", flag="updates", low=1,
         high=10**9,
@@ -284,6 +297,12 @@ class Config(Settings):
         """Images of an update of pretraining."""
         return self.pretrain.micro_batch_size * self.program.accumulation
 
+    def label_draws(self, evaluation: str) -> int:
+        """Draws of labelled images that an evaluation is averaged over."""
+        if self.evaluation.all_labels:
+            return 1
+        return self.finetune.label_draws if evaluation == "finetune" else self.evaluation.label_draws
+
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
@@ -292,6 +311,10 @@ class RunConfig(Settings):
     recipe: str = setting("paper", "Method: a complete set of settings, paper, code or reference.", "method")
     preset: str = setting("small", "Size and length: smoke (seconds), small (minutes), full (for a GPU).", "size")
     seeds: int | None = setting(None, "Number of seeds, each one more run of every arm.", "size", low=1, high=1000)
+    first_seed: int = setting(
+        0, "The first seed, which the others follow. Settings are chosen with seeds from 100 on.", "size", low=0,
+        high=10**6,
+    )  # fmt: skip
     arms: tuple[str, ...] = setting((), "Arms of the table to run, comma-separated.", "method")
     evals: tuple[str, ...] = setting((), "Evaluations to run, comma-separated: knn, linear, finetune.", "evaluation")
     imagenet_weights: str | None = setting(None, "Folder with BACKBONE*.safetensors, in place of downloads.", "data")

@@ -15,7 +15,7 @@ from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import finetune_plan
-from simsiam_jax.study.images import Data, labelled_subset, load_data, pretraining_images
+from simsiam_jax.study.images import Data, labelled_positions, load_data, pretraining_images
 from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork
 from simsiam_jax.study.run import check, load_starts, units
 from simsiam_jax.study.stages import pretraining_plan
@@ -101,7 +101,7 @@ def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate]
 def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wanted: set[str], owns: bool) -> Estimate:
     config, seconds, pretrain_updates, finetune_updates = study.config_of(arm), 0.0, 0, 0
     held_out = len(data.validation) + len(data.test or ())
-    labelled = len(labelled_subset(data.train, config, seed=seed)) if study.evaluations else 0
+    labelled = len(labelled_positions(data.train, config, seed=seed)) if study.evaluations else 0
     if owns:
         plan = pretraining_plan(config, pretraining_images(study, data, arm, seed=seed), seed=seed)
         pretrain_updates = plan.epochs * plan.updates_per_epoch

@@ -1,11 +1,14 @@
 """What a pretrained backbone is worth: kNN, a linear probe, and fine-tuning, as stages of a unit."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
@@ -20,81 +23,161 @@ from simsiam_jax.study.stages import Unit, neighbour_outputs
 from simsiam_jax.train.loop import Plan, fit, make_plan
 from simsiam_jax.train.state import TrainState
 
+Outputs = dict[str, Float[ndarray, "n k"]]
 
-def evaluate_knn(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
+
+class Found(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      metrics: Numbers of each split, means over the draws of labelled images.
+      draws: The headline of each draw, by split.
+    """
+
+    metrics: dict[str, Numbers]
+    draws: dict[str, tuple[float, ...]]
+
+
+class Features:
+    """Frozen features of a unit's images, extracted once for all evaluations and draws of labelled images.
+
+    Args:
+      unit: The unit.
+      backbone: Variables of its backbone.
+    """
+
+    def __init__(self, unit: Unit, backbone: Variables):
+        self._unit, self._backbone = unit, backbone
+        self._positions = [unit.labelled(draw) for draw in range(unit.config.label_draws("linear"))]
+
+    @property
+    def draws(self) -> int:
+        """Number of draws of labelled images."""
+        return len(self._positions)
+
+    @functools.cached_property
+    def held_out(self) -> dict[str, Float[ndarray, "n dim"]]:
+        """Features of the splits that are reported, by name."""
+        return {name: self._unit.network.features(self._backbone, split) for name, split in self._unit.held_out.items()}
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[Int[ndarray, " union"], Float[ndarray, "union dim"]]:
+        """Positions of all images of any draw, ascending, and their features."""
+        union = np.unique(np.concatenate(self._positions))
+        return union, self._unit.network.features(self._backbone, self._unit.data.train.take(union))
+
+    def labelled(self, draw: int) -> tuple[ImageSplit, Float[ndarray, "labelled dim"]]:
+        """The labelled images of a draw and their features."""
+        union, features = self._drawn
+        positions = self._positions[draw]
+        return self._unit.data.train.take(positions), features[np.searchsorted(union, positions)]
+
+
+def evaluate_knn(unit: Unit, backbone: Variables, features: Features) -> Found:
     """Nearest neighbours among the labelled images; nothing is learned or chosen."""
-    labelled, folder = unit.labelled, unit.stage_folder("knn")
-    labelled_features = unit.network.features(backbone, labelled)
-    features = {name: unit.network.features(backbone, split) for name, split in unit.held_out.items()}
-    outputs = {name: neighbour_outputs(unit, labelled, labelled_features, each) for name, each in features.items()}
-    test = unit.held_out.get("test")
-    if test is not None and unit.seed == min(unit.study.seeds):
-        save_neighbours(folder, labelled, labelled_features, test, features["test"])
-        save_map(folder, features["test"], test.labels)
-    return _scores_by_split(unit, outputs)
+    folder = unit.stage_folder("knn")
+    if "test" in unit.held_out and unit.seed == min(unit.study.seeds):
+        test = unit.held_out["test"]
+        save_neighbours(folder, *features.labelled(0), test, features.held_out["test"])
+        save_map(folder, features.held_out["test"], test.labels)
+
+    def outputs(draw: int) -> tuple[Outputs, Numbers]:
+        images, labelled = features.labelled(draw)
+        return {
+            name: neighbour_outputs(unit, labelled, images.labels, each) for name, each in features.held_out.items()
+        }, {}
+
+    return _over_draws(unit, features.draws, outputs)
 
 
-def evaluate_linear(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
-    """A linear probe on frozen features; its penalty is chosen on validation."""
+def evaluate_linear(unit: Unit, backbone: Variables, features: Features) -> Found:
+    """A linear probe on frozen features; its penalty is chosen on validation, for each draw of labelled images."""
     unit.stage_folder("linear")
-    labelled, features_of = unit.labelled, unit.network.features
-    features = {name: features_of(backbone, split) for name, split in unit.held_out.items()}
-    probe = fit_probe(
-        features_of(backbone, labelled),
-        labelled.labels,
-        features["validation"],
-        unit.data.validation.labels,
-        num_classes=unit.data.info.num_classes,
-        metric=unit.data.metric,
-        threshold=unit.config.evaluation.threshold,
-    )
-    outputs = {name: probe.outputs(each) for name, each in features.items()}
-    return _scores_by_split(unit, outputs, penalty=probe.penalty)
+
+    def outputs(draw: int) -> tuple[Outputs, Numbers]:
+        images, labelled = features.labelled(draw)
+        probe = fit_probe(
+            labelled,
+            images.labels,
+            features.held_out["validation"],
+            unit.data.validation.labels,
+            num_classes=unit.data.info.num_classes,
+            metric=unit.data.metric,
+            threshold=unit.config.evaluation.threshold,
+        )
+        return {name: probe.outputs(each) for name, each in features.held_out.items()}, {"penalty": probe.penalty}
+
+    return _over_draws(unit, features.draws, outputs)
 
 
-def evaluate_finetune(unit: Unit, backbone: Variables) -> dict[str, Numbers]:
-    """Fine-tuning of all weights; the epoch is chosen on validation."""
-    data, network, labelled = unit.data, unit.network, unit.labelled
+def evaluate_finetune(unit: Unit, backbone: Variables, features: Features) -> Found:
+    """Fine-tuning of all weights; the epoch is chosen on validation, for each draw of labelled images.
+
+    The log and checkpoints of the first draw lie in the folder of the stage, those of a further one in `draw-K` there.
+    """
+    data, network = unit.data, unit.network
     threshold, selected = unit.config.evaluation.threshold, f"validation_{data.metric}"
+    folder, count = unit.stage_folder("finetune"), unit.config.label_draws("finetune")
 
-    def outputs(variables: Variables, split: ImageSplit) -> Float[ndarray, "n k"]:
+    def of_split(variables: Variables, split: ImageSplit) -> Float[ndarray, "n k"]:
         logits = network.logits(variables, split)
         return expit(logits) if data.info.label_kind == "attributes" else logits
 
     def measure(state: TrainState, _: int) -> Numbers:
-        found = outputs(state.variables, data.validation)
+        found = of_split(state.variables, data.validation)
         return {selected: headline_score(found, data.validation.labels, metric=data.metric, threshold=threshold)}
 
-    trained = fit(
-        network.finetune_state(unit.seed, backbone),
-        labelled,
-        finetune_plan(unit.config.finetune, len(labelled), seed=unit.seed),
-        network.finetune_epoch,
-        measure=measure,
-        folder=unit.stage_folder("finetune"),
-        title=f"{unit.title} fine-tune",
-        select=selected,
-    )
-    updates = trained.history[trained.best_epoch - 1]["update"]
-    best = {name: outputs(trained.best, split) for name, split in unit.held_out.items()}
-    if unit.study.tested:
-        save_confusion(
-            unit.folder / "finetune",
-            best["test"],
-            unit.held_out["test"].labels,
-            threshold=threshold,
-            num_classes=data.info.num_classes,
+    def outputs(draw: int) -> tuple[Outputs, Numbers]:
+        labelled = data.train.take(unit.labelled(draw))
+        trained = fit(
+            network.finetune_state(unit.seed, backbone),
+            labelled,
+            finetune_plan(unit.config.finetune, len(labelled), seed=unit.seed),
+            network.finetune_epoch,
+            measure=measure,
+            folder=folder / f"draw-{draw}" if draw else folder,
+            title=f"{unit.title} fine-tune" + (f" {draw + 1} of {count}" if count > 1 else ""),
+            select=selected,
         )
-    return _scores_by_split(unit, best, epoch=trained.best_epoch, updates=updates)
+        best = {name: of_split(trained.best, split) for name, split in unit.held_out.items()}
+        if unit.study.tested and draw == 0:
+            save_confusion(
+                folder,
+                best["test"],
+                unit.held_out["test"].labels,
+                threshold=threshold,
+                num_classes=data.info.num_classes,
+            )
+        updates = trained.history[trained.best_epoch - 1]["update"]
+        return best, {"epoch": trained.best_epoch, "updates": updates}
+
+    return _over_draws(unit, count, outputs)
 
 
-def _scores_by_split(unit: Unit, outputs: Mapping[str, Float[ndarray, "_ _"]], **extra: float) -> dict[str, Numbers]:
-    """The scores of outputs on the held-out splits, and further numbers that hold for all of them."""
-    threshold = unit.config.evaluation.threshold
-    return {
-        name: {**scores(outputs[name], split.labels, threshold=threshold), **extra}
-        for name, split in unit.held_out.items()
-    }
+def _over_draws(unit: Unit, count: int, outputs: Callable[[int], tuple[Outputs, Numbers]]) -> Found:
+    """The numbers of an evaluation over its draws: means of the scores, medians of what was chosen on the way.
+
+    Args:
+      unit: The unit.
+      count: Number of draws.
+      outputs: Gives for a draw the outputs on each held-out split, and further numbers.
+    """
+    threshold, headline = unit.config.evaluation.threshold, unit.data.metric or "top1"
+    scored: dict[str, list[Numbers]] = {name: [] for name in unit.held_out}
+    chosen: list[Numbers] = []
+    for draw in range(count):
+        found, extra = outputs(draw)
+        chosen.append(extra)
+        for name, split in unit.held_out.items():
+            scored[name].append(scores(found[name], split.labels, threshold=threshold))
+    medians = {key: float(np.median([each[key] for each in chosen])) for key in chosen[0]}
+    return Found(
+        metrics={
+            name: {**{key: float(np.mean([each[key] for each in lines])) for key in lines[0]}, **medians}
+            for name, lines in scored.items()
+        },
+        draws={name: tuple(float(each[headline]) for each in lines) for name, lines in scored.items()},
+    )
 
 
 def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
@@ -116,7 +199,7 @@ def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
     return make_plan(labelled, schedule=config.schedule, micro_batch_size=batch_size, epochs=epochs, seed=seed)
 
 
-_EVALUATE: Mapping[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {
+_EVALUATE: Mapping[str, Callable[[Unit, Variables, Features], Found]] = {
     "knn": evaluate_knn,
     "linear": evaluate_linear,
     "finetune": evaluate_finetune,
@@ -125,6 +208,8 @@ _EVALUATE: Mapping[str, Callable[[Unit, Variables], dict[str, Numbers]]] = {
 
 def evaluate(unit: Unit, names: tuple[str, ...], backbone: Variables) -> None:
     """Runs and records evaluations of a backbone."""
+    features = Features(unit, backbone)
     for name in names:
         begun = time.monotonic()
-        unit.record(name, _EVALUATE[name](unit, backbone), time.monotonic() - begun)
+        found = _EVALUATE[name](unit, backbone, features)
+        unit.record(name, found.metrics, time.monotonic() - begun, found.draws)

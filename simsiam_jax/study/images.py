@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from simsiam_jax.data.cache import ImageSplit, count_shared
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
@@ -90,7 +91,7 @@ def load_data(study: Study) -> Data:
             validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
     if study.evaluations:
         for arm in study.arms:
-            labelled_subset(train, study.config_of(arm), seed=0)
+            labelled_positions(train, study.config_of(arm), seed=0)
     return Data(info, train, voters, unlabelled, validation, test, seen)
 
 
@@ -131,12 +132,15 @@ def _at_most(split: ImageSplit, limit: int | None) -> ImageSplit:
     return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
 
 
-def labelled_subset(train: ImageSplit, config: Config, *, seed: int) -> ImageSplit:
-    """The labelled images that evaluations may learn from: as many of each class or attribute, by the seed."""
+def labelled_positions(train: ImageSplit, config: Config, *, seed: int, draw: int = 0) -> Int[np.ndarray, " labelled"]:
+    """Positions of the labelled images that evaluations may learn from, a function of seed and draw alone.
+
+    Arms are paired by it: each sees the same labels.
+    """
     per_class, fraction = config.evaluation.labels_per_class, config.evaluation.label_fraction
     if per_class is None and fraction is None:
-        return train
-    return train.take(stratified_subset(train.labels, per_class=per_class, fraction=fraction, seed=seed))
+        return np.arange(len(train))
+    return stratified_subset(train.labels, per_class=per_class, fraction=fraction, seed=seed, draw=draw)
 
 
 def pretraining_images(study: Study, data: Data, arm: str, *, seed: int) -> ImageSplit:

@@ -1,22 +1,24 @@
 """A unit of a study, one arm with one seed, and its first stage: pretraining."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.files import write_json
-from simsiam_jax.metrics import Numbers, headline_score, z_spread
+from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
 from simsiam_jax.records.results import RESULT_FILE, StageResult
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import digest, to_dict
 from simsiam_jax.study.definition import Arm, Study
-from simsiam_jax.study.images import Data, labelled_subset, pretraining_images
+from simsiam_jax.study.images import Data, labelled_positions, pretraining_images
 from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork, Variables
 from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.state import TrainState
@@ -70,10 +72,9 @@ class Unit:
         """Title of the unit in progress lines."""
         return f"{self.name} seed {self.seed}"
 
-    @property
-    def labelled(self) -> ImageSplit:
-        """The labelled images that the unit's evaluations learn from."""
-        return labelled_subset(self.data.train, self.config, seed=self.seed)
+    def labelled(self, draw: int) -> Int[np.ndarray, " labelled"]:
+        """Positions in the training images of those that evaluations learn from in one draw."""
+        return labelled_positions(self.data.train, self.config, seed=self.seed, draw=draw)
 
     @property
     def held_out(self) -> dict[str, ImageSplit]:
@@ -108,8 +109,14 @@ class Unit:
         """Whether a stage has its result."""
         return (self.folder / stage / RESULT_FILE).exists()
 
-    def record(self, stage: str, metrics: dict[str, Numbers], seconds: float) -> None:
-        """Writes a stage's numbers by split, which makes it finished."""
+    def record(
+        self,
+        stage: str,
+        metrics: dict[str, Numbers],
+        seconds: float,
+        draws: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> None:
+        """Writes a stage's numbers by split, which makes it finished; `draws` are its headlines by split."""
         settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
         StageResult(
             backbone=self.config.program.backbone.name,
@@ -117,6 +124,7 @@ class Unit:
             metrics=metrics,
             seconds=seconds,
             config_hash=digest(settings),
+            draws=dict(draws or {}),
             **self.identity(),
             **self.environment,
         ).write(self.folder / stage)
@@ -158,7 +166,7 @@ def pretrain(unit: Unit) -> Trained:
 
 
 def measure_pretraining(unit: Unit, state: TrainState, epoch: int) -> Numbers:
-    """The held-out loss and spread of z of a pretraining after so many epochs, and every few epochs kNN."""
+    """The held-out loss and spread of z of a pretraining after so many epochs, and every few epochs rank and kNN."""
     config, data = unit.config.pretrain, unit.data
 
     def held_out(split: ImageSplit) -> dict[str, np.ndarray]:
@@ -171,25 +179,28 @@ def measure_pretraining(unit: Unit, state: TrainState, epoch: int) -> Numbers:
     }
     if config.test_loss and data.test is not None:
         numbers["test_loss"] = float(np.mean(held_out(data.test)["loss"]))
-    if data.metric and (epoch % config.knn_every == 0 or epoch == config.epochs):
-        features = [
-            unit.network.features(backbone_variables(state.variables), split)
-            for split in (data.voters, data.validation)
-        ]
-        numbers[f"knn_{data.metric}"] = headline_score(
-            neighbour_outputs(unit, data.voters, *features),
-            data.validation.labels,
-            metric=data.metric,
-            threshold=unit.config.evaluation.threshold,
-        )
+    if epoch % config.knn_every == 0 or epoch == config.epochs:
+        backbone = backbone_variables(state.variables)
+        features = unit.network.features(backbone, data.validation)
+        numbers["heldout_rank"] = effective_rank(features)
+        if data.metric:
+            voters = unit.network.features(backbone, data.voters)
+            numbers[f"knn_{data.metric}"] = headline_score(
+                neighbour_outputs(unit, voters, data.voters.labels, features),
+                data.validation.labels,
+                metric=data.metric,
+                threshold=unit.config.evaluation.threshold,
+            )
     return numbers
 
 
-def neighbour_outputs(unit: Unit, labelled: ImageSplit, labelled_features: Any, features: Any) -> Any:
-    """What the nearest of some labelled images say of images with these features, float32 [n, classes]."""
+def neighbour_outputs(
+    unit: Unit, labelled: Float[np.ndarray, "labelled dim"], labels: Any, features: Float[np.ndarray, "n dim"]
+) -> Float[np.ndarray, "n classes"]:
+    """What the nearest of some labelled images say of images with these features."""
     return knn_outputs(
-        labelled_features,
-        labelled.labels,
+        labelled,
+        labels,
         features,
         num_classes=unit.data.info.num_classes,
         k=unit.config.evaluation.knn_k,
@@ -204,8 +215,10 @@ def pretraining_metrics(trained: Trained, metric: str | None) -> dict[str, Numbe
       trained: The finished pretraining.
       metric: Name of the number by which kNN was measured; None where there are no labels.
     """
-    last = trained.history[-1]
-    knn = {f"knn_{metric}": last[f"knn_{metric}"]} if metric else {}
+    untrained, last = trained.history[0], trained.history[-1]
+    watched = {"rank": last["heldout_rank"], "untrained_rank": untrained["heldout_rank"]}
+    if metric:
+        watched |= {f"knn_{metric}": last[f"knn_{metric}"], f"untrained_knn_{metric}": untrained[f"knn_{metric}"]}
     speeds = [line["images_per_second"] for line in trained.history if line["epoch"] > 0]
     return {
         "train": {
@@ -214,5 +227,5 @@ def pretraining_metrics(trained: Trained, metric: str | None) -> dict[str, Numbe
             "images_per_second": float(np.median(speeds)),
             "updates": last["update"],
         },
-        "validation": {"loss": last["heldout_loss"], "z_spread": last["heldout_z_spread"], **knn},
+        "validation": {"loss": last["heldout_loss"], "z_spread": last["heldout_z_spread"], **watched},
     }

@@ -13,7 +13,7 @@ from simsiam_jax.records.experiment import EVALUATIONS, EXPERIMENT_FILE, ArmReco
 from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
 from simsiam_jax.settings.values import differences, to_dict
 from simsiam_jax.study.definition import Study
-from simsiam_jax.study.images import Data, labelled_subset
+from simsiam_jax.study.images import Data, labelled_positions
 
 # Held while experiment.json or results.jsonl is written from what lies in the folder.
 _LOCK = ".lock"
@@ -164,7 +164,7 @@ def _arm_record(study: Study, data: Data, name: str, start: Start) -> ArmRecord:
         shares=arm.shares,
         settings=dict(arm.settings),
         changes=tuple(_changes(study, name)),
-        labels=len(labelled_subset(data.train, config, seed=0)) if counted else None,
+        labels=len(labelled_positions(data.train, config, seed=0)) if counted else None,
         absent=start.absent,
         init=start.origin,
     )
