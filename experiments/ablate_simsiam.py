@@ -60,4 +60,6 @@ if __name__ == "__main__":
         presets=SIZES,
         evaluations=("knn", "linear"),
         layout=Layout((Column("linear probe", "linear", "test"), Column("kNN", "knn", "test"))),
+        primary=("no-stop-gradient",),
+        decided_by="linear",
     )

@@ -39,4 +39,6 @@ if __name__ == "__main__":
         question="Does SimSiam pretraining help on {dataset} when labels are few?",
         dataset="digits",
         presets={**PRESETS, "smoke": SMOKE, "small": SMALL},
+        primary=("in_domain",),
+        decided_by="linear",
     )

@@ -48,4 +48,6 @@ if __name__ == "__main__":
         dataset="fashion_mnist",
         presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "finetune_updates": 20_000}},
         evaluations=("linear", "finetune"),
+        primary=("in_domain-1",),
+        decided_by="linear",
     )

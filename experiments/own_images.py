@@ -30,4 +30,6 @@ if __name__ == "__main__":
         question="Does SimSiam pretraining help on {dataset} when labels are few?",
         dataset="solar_cells",
         presets={**PRESETS, "small": SMALL},
+        primary=("in_domain",),
+        decided_by="linear",
     )

@@ -7,7 +7,9 @@ Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoin
 
 from simsiam_jax.cli import launch
 from simsiam_jax.cli.guard import run
+from simsiam_jax.cli.plan import seeds_of
 from simsiam_jax.data.datasets import dataset_title
+from simsiam_jax.errors import require
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import THREE_ARMS, Study
 
@@ -15,7 +17,9 @@ EXPERIMENT = "pretrain"
 
 
 def main() -> None:
-    config, seeds = launch.config_from_flags(PRESETS)
+    config, planned = launch.config_from_flags(PRESETS)
+    require(len(planned) == 1, "--seeds=auto: pretraining alone answers no question; give a number of seeds")
+    seeds = seeds_of(planned)
     folders = launch.folders()
     launch.run_study(
         Study(

@@ -36,4 +36,6 @@ if __name__ == "__main__":
         presets={**PRESETS, "full": FULL},
         paper_source="arXiv 2112.02297, Table 1 (CIFAR-10)",
         layout=LAYOUT,
+        primary=("in_domain",),
+        decided_by="finetune",
     )

@@ -35,4 +35,6 @@ if __name__ == "__main__":
         presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "accumulation": 1}},
         paper_source="arXiv 2112.02297, Table 2 (accuracy on STL-10)",
         layout=LAYOUT,
+        primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
+        decided_by="finetune",
     )

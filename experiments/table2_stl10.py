@@ -42,4 +42,6 @@ if __name__ == "__main__":
         presets={**PRESETS, "smoke": SMOKE, "full": {"seeds": 3}},
         paper_source="arXiv 2112.02297, Table 2 (STL-10)",
         layout=LAYOUT,
+        primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
+        decided_by="finetune",
     )

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from simsiam_jax.data.datasets import DATASETS
-from simsiam_jax.errors import InputError, require
+from simsiam_jax.errors import require
 from simsiam_jax.models import BACKBONES
 from simsiam_jax.settings.declare import GROUPS, Declared, declared, plain_text
 from simsiam_jax.settings.resolve import SETTINGS
@@ -73,12 +73,15 @@ def explicit(names: Iterable[str]) -> dict[str, Any]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _numbers(each: Declared, words: list[str]) -> tuple[float, ...]:
+def _numbers(each: Declared, words: list[Any]) -> tuple[float, ...]:
+    shown = f"--{each.flag}={','.join(words)}"
     try:
-        low, high = map(float, words)
+        found = tuple(map(float, words))
     except ValueError:
-        raise InputError(f"--{each.flag}={','.join(words)}: give two numbers, as in --{each.flag}=0.2,1") from None
-    return low, high
+        found = ()
+    wanted = f"give {'two ' if each.length == 2 else ''}numbers, as in --{each.flag}={plain_text(each.default)}"
+    require(len(found) == (each.length or max(1, len(found))), f"{shown}: {wanted}")
+    return found
 
 
 def help_text(values: Mapping[str, Any]) -> str:

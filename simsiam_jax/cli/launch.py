@@ -11,8 +11,9 @@ from typing import Any
 from absl import logging
 from rich.console import Console
 
-from simsiam_jax.cli.flags import RUN_SETTINGS, define, explicit, value
+from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import run
+from simsiam_jax.cli.plan import analysis_plan, budget, looks, seeds_of
 from simsiam_jax.data.datasets import dataset_info, dataset_title, pretraining_source
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import backbone_fields
@@ -44,14 +45,14 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
       dataset: The default data set.
       preset: The default preset.
     """
-    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "show_config", "dry_run", *FOLDERS)
+    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *FOLDERS)
     define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset)
 
 
 def config_from_flags(
     presets: Mapping[str, Mapping[str, Any]], *, one_backbone: bool = True
 ) -> tuple[Config, tuple[int, ...]]:
-    """Recipe, then preset, then flags: the whole configuration, and the seeds.
+    """Recipe, then preset, then flags: the whole configuration, and the looks, as `cli.plan.looks` gives them.
 
     Args:
       presets: Settings by the preset's name, as `settings.recipes.PRESETS`.
@@ -68,7 +69,6 @@ def config_from_flags(
     settings = {"image_size": info.image_size, **presets[preset], **given, **explicit(["seeds"])}
     image_size, seeds = settings.pop("image_size"), settings.pop("seeds")
     SETTINGS["image_size"].check(image_size)
-    RUN_SETTINGS["seeds"].check(seeds)
     config = recipe_config(
         recipe,
         dataset=info.name,
@@ -83,8 +83,7 @@ def config_from_flags(
     check_warmup(config, given)
     if one_backbone:
         config = _with_backbone(config, own_fields_alone(config.program.backbone))
-    first = value("first_seed")
-    return config, tuple(range(first, first + seeds))
+    return config, looks(seeds)
 
 
 def labels_flag() -> str | None:
@@ -168,6 +167,8 @@ def run_table(
     paper_source: str | None = None,
     layout: Layout | None = None,
     tested: bool = True,
+    primary: tuple[str, ...] = (),
+    decided_by: str | None = None,
 ) -> None:
     """Runs a launcher: its flags, the study of its arms, the report and the table. Does not return.
 
@@ -183,14 +184,23 @@ def run_table(
       paper_source: Source of the arms' published numbers.
       layout: The table in the paper's form.
       tested: Whether evaluations read the test images.
+      primary: The arms whose comparison with the first arm of their group is the question; declared before anything
+        runs.
+      decided_by: The evaluation that decides it; None only describes, as a search for settings does.
     """
     define_study_flags(experiment=experiment, dataset=dataset, preset=preset)
     define(["arms", "evals"], arms=list(arms), evals=list(evaluations))
+    if decided_by is not None:
+        define(["smallest_effect"])
     if any(arm.settings.get("init") == "imagenet" for arm in arms.values()):
         define(["imagenet_weights"])
 
     def main() -> None:
-        config, seeds = config_from_flags(presets, one_backbone=False)
+        config, planned = config_from_flags(presets, one_backbone=False)
+        require(
+            len(planned) == 1 or decided_by is not None,
+            "--seeds=auto: this launcher compares without a question to decide; give a number of seeds",
+        )
         names = value("arms")
         for name in names:
             require(name in arms, f"--arms: unknown arm {name!r}; known: {', '.join(arms)}")
@@ -204,7 +214,7 @@ def run_table(
             question=question.format(dataset=dataset_title(config.dataset)),
             arms=chosen,
             config=config,
-            seeds=seeds,
+            seeds=seeds_of(planned),
             evaluations=value("evals"),
             command=command(experiment),
             paper_source=paper_source,
@@ -212,6 +222,8 @@ def run_table(
             layout=layout,
             tested=tested,
             known_arms=tuple(arms),
+            plan=analysis_plan(planned, evaluation=decided_by, primary=primary) if decided_by else None,
+            budget=budget(),
             **folders(),
         )
         run_study(study)
@@ -221,8 +233,8 @@ def run_table(
 
 def help_values(presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The value of every setting under the chosen recipe, preset and flags, for `--help`."""
-    config, seeds = config_from_flags(presets, one_backbone=False)
-    return {**values_of(config), "seeds": len(seeds)}
+    config, planned = config_from_flags(presets, one_backbone=False)
+    return {**values_of(config), "seeds": planned[0] if len(planned) == 1 else "auto"}
 
 
 def folders(workdir: str | None = None) -> dict[str, Any]:

@@ -115,6 +115,12 @@ class Declared:
         """Type of the items of a setting that is a list: numbers or names; None for others."""
         return typing.get_args(self.kind)[0] if typing.get_origin(self.kind) is tuple else None
 
+    @property
+    def length(self) -> int | None:
+        """Number of items of a setting that is a list; None where it may be any."""
+        arguments = typing.get_args(self.kind) if self.items is not None else (...,)
+        return None if Ellipsis in arguments else len(arguments)
+
     def of(self, tree: Any) -> Any:
         """Its value in a tree of dataclasses."""
         for name in self.path:

@@ -310,7 +310,16 @@ class RunConfig(Settings):
 
     recipe: str = setting("paper", "Method: a complete set of settings, paper, code or reference.", "method")
     preset: str = setting("small", "Size and length: smoke (seconds), small (minutes), full (for a GPU).", "size")
-    seeds: int | None = setting(None, "Number of seeds, each one more run of every arm.", "size", low=1, high=1000)
+    seeds: str | None = setting(
+        None, "Number of seeds, each one more run of every arm; or auto: as many as the answer takes.", "size"
+    )
+    looks: tuple[float, ...] = setting(
+        (3, 5, 8, 12), "Numbers of seeds after which --seeds=auto may stop.", "size", low=1, high=1000
+    )
+    smallest_effect: float = setting(
+        1.0, "Difference in points below which an effect does not matter; 0 for none.", "evaluation", low=0, high=100
+    )
+    budget: str | None = setting(None, "Time after which --seeds=auto begins nothing new, as 2h, 90m or 1h30m.", "size")
     first_seed: int = setting(
         0, "The first seed, which the others follow. Settings are chosen with seeds from 100 on.", "size", low=0,
         high=10**6,

@@ -7,7 +7,7 @@ from typing import Any
 
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.errors import require
-from simsiam_jax.records.experiment import EVALUATIONS, Layout
+from simsiam_jax.records.experiment import EVALUATIONS, AnalysisPlan, Layout
 from simsiam_jax.settings.resolve import SETTINGS
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.weights.initial import start_name
@@ -114,6 +114,8 @@ class Study:
       layout: The table in the paper's form; None shows fine-tuning's headline on validation and test.
       tested: Whether evaluations read the test images; a search for settings does not.
       known_arms: Names of all arms that the launcher has, of which `arms` may be a part.
+      plan: How the run decides, and after which numbers of seeds; None where it only describes.
+      budget: Seconds after which a run that may stop early begins no further unit; None without a limit.
     """
 
     experiment: str
@@ -133,6 +135,13 @@ class Study:
     layout: Layout | None = None
     tested: bool = True
     known_arms: Sequence[str] = ()
+    plan: AnalysisPlan | None = None
+    budget: float | None = None
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds after which the run may stop; the number of all seeds where it has no plan."""
+        return self.plan.looks if self.plan else (len(self.seeds),)
 
     def config_of(self, arm: str) -> Config:
         """All settings of an arm."""

@@ -10,7 +10,10 @@ from rich.table import Table
 
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
 from simsiam_jax.records.results import read_results
+from simsiam_jax.report.decide import decide_studies
+from simsiam_jax.report.summary import planned_differences
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.definition import Study
@@ -24,6 +27,12 @@ from simsiam_jax.train.loop import Plan, RunEpoch
 from simsiam_jax.train.state import TrainState
 
 _TIMED_STEPS = 4
+# A probe on few labels, all penalties, on two CPU cores.
+_SECONDS_A_PROBE = 0.15
+# A difference in points and its standard deviation over seeds, supposed where nothing is measured: what pretraining
+# gave digits with three labels of each class.
+_GUESS = (8.0, 3.5)
+_SIMULATED = 4000
 
 
 @dataclass(frozen=True)
@@ -55,13 +64,15 @@ class Estimate:
 
 
 def print_estimate(study: Study) -> None:
-    """Prints the units that are left of a study, their updates, and about how long they will take.
+    """Prints the units that are left up to the first look, their updates and time, and what an answer will take.
 
     Raises:
       InputError: For a mistake in the study.
     """
     check(study)
     check_workdir(study)
+    counts = ", ".join(map(str, study.looks))
+    print(f"{len(study.arms)} arms, {counts} seeds; timing a few steps of each network", flush=True)
     starts, data = load_starts(study), load_data(study)
     estimates, compiling = estimate(study, data, {arm for arm, start in starts.items() if start.absent})
     table = Table("unit", "updates of pretraining", "of fine-tuning", "about", box=None, pad_edge=False)
@@ -78,6 +89,65 @@ def print_estimate(study: Study) -> None:
         f"{len(estimates)} units, about {duration(total)} on this machine as busy as it is now, "
         f"{duration(compiling)} of them compiling"
     )
+    if study.plan is not None and len(study.looks) > 1:
+        a_seed = sum(each.seconds for each in estimates) / max(len({each.seed for each in estimates}), 1)
+        print(_answer_words(study, expected_answer(study), a_seed, compiling))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an answer is expected to take.
+
+    Attributes:
+      effect: The supposed difference in points.
+      spread: The supposed standard deviation of a seed's difference, in points.
+      measured: Number of seeds that the two are from; 0 for a guess.
+      seeds: Mean number of seeds until the run stops.
+      chance: Probability that the primary comparisons are decided by then, 0..1.
+    """
+
+    effect: float
+    spread: float
+    measured: int
+    seeds: float
+    chance: float
+
+
+def expected_answer(study: Study) -> Answer:
+    """How many seeds the first primary comparison takes, from the seeds measured so far or else from a guess.
+
+    Studies with normal differences are simulated through the rule that decides.
+    """
+    plan = study.plan
+    assert plan is not None
+    values: list[float] = []
+    if (study.workdir / EXPERIMENT_FILE).exists():
+        found = planned_differences(read_results(study.workdir), read_experiment(study.workdir))
+        values = next((list(found[arm].values()) for arm in plan.primary if arm in found), [])
+    known = len(values) >= 2
+    effect, spread = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else _GUESS
+    drawn = np.random.default_rng(0).normal(effect, spread, (_SIMULATED, 1, plan.looks[-1]))
+    outcomes = decide_studies(drawn, [True], plan.looks, plan.alpha, plan.smallest_effect)
+    seeds = np.array(plan.looks)[outcomes.look[:, 0]]
+    return Answer(
+        effect, spread, len(values) if known else 0, float(seeds.mean()), float((outcomes.outcome[:, 0] > 0).mean())
+    )
+
+
+def _answer_words(study: Study, answer: Answer, a_seed: float, compiling: float) -> str:
+    source = f"as the first {answer.measured} seeds show" if answer.measured else "a guess, as nothing is measured yet"
+    seconds = compiling + answer.seeds * a_seed
+    text = (
+        f"With a difference of {answer.effect:.1f} points and a spread of {answer.spread:.1f} over seeds ({source}), "
+        f"an answer takes {answer.seeds:.1f} seeds on average, {study.looks[-1]} at most: about {duration(seconds)}, "
+        f"{duration(compiling + study.looks[-1] * a_seed)} at most. The chance of an answer is {answer.chance:.0%}."
+    )
+    if study.budget is None:
+        return text
+    if study.budget < compiling + study.looks[0] * a_seed:
+        return f"{text} The budget of {duration(study.budget)} ends before the first look: there will be no answer."
+    fits = "suffices on average" if seconds <= study.budget else "will probably end before the answer"
+    return f"{text} The budget of {duration(study.budget)} {fits}."
 
 
 def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate], float]:
@@ -85,7 +155,7 @@ def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate]
     done = {(result.arm, result.seed, result.eval) for result in read_results(study.workdir)}
     rates: dict[ProgramConfig, Rates] = {}
     estimates = []
-    for arm, seed in units(study):
+    for arm, seed in units(study, count=study.looks[0]):
         wanted = {name for name in study.evaluations if (arm, seed, name) not in done}
         mine = study.arms[arm]
         owns = mine.pretrain != "none" and not mine.shares and (arm, seed, "pretrain") not in done
@@ -110,11 +180,15 @@ def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wante
         seen = pretrain_updates * config.effective_batch
         seconds += seen * rates.pretrain + (2 * plan.epochs * watched + knn) * rates.look
     if "finetune" in wanted:
-        plan = finetune_plan(config.finetune, labelled, seed=seed)
-        finetune_updates = plan.epochs * plan.updates_per_epoch
+        plan, draws = finetune_plan(config.finetune, labelled, seed=seed), config.label_draws("finetune")
+        finetune_updates = draws * plan.epochs * plan.updates_per_epoch
         seen = finetune_updates * plan.micro_batch_size
-        seconds += seen * rates.finetune + (plan.epochs * len(data.validation) + held_out) * rates.look
-    seconds += len(wanted & {"knn", "linear"}) * (labelled + held_out) * rates.look
+        seconds += seen * rates.finetune + draws * (plan.epochs * len(data.validation) + held_out) * rates.look
+    if wanted & {"knn", "linear"}:
+        drawn = min(labelled * config.label_draws("linear"), len(data.train))
+        seconds += (drawn + held_out) * rates.look
+    if "linear" in wanted:
+        seconds += config.label_draws("linear") * _SECONDS_A_PROBE
     return Estimate(arm, seed, pretrain_updates, finetune_updates, seconds)
 
 

@@ -1,8 +1,11 @@
 """Runs a study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
 import dataclasses
+import math
 import sys
+import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
@@ -22,6 +25,7 @@ from simsiam_jax.settings.schema import (
     OptimizerConfig,
     ProgramConfig,
 )
+from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
@@ -31,6 +35,9 @@ from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretra
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
 from simsiam_jax.train.devices import check_divisible
 from simsiam_jax.weights import load_initial
+
+# Pause before a unit that another process holds is looked at again, where the next step waits for it.
+_SECONDS_BETWEEN_TRIES = 3.0
 
 
 def check(study: Study) -> None:
@@ -94,9 +101,15 @@ def load_starts(study: Study) -> dict[str, Start]:
     return found
 
 
-def units(study: Study) -> list[tuple[str, int]]:
-    """The arms and seeds of a study, in the order in which they are done."""
-    return [(arm, seed) for seed in study.seeds for arm in study.arms]
+def units(study: Study, arms: Sequence[str] | None = None, count: int | None = None) -> list[tuple[str, int]]:
+    """The arms and seeds of a study, in the order in which they are done.
+
+    Args:
+      study: The study.
+      arms: Names of arms; None for all.
+      count: The number of seeds; None for all.
+    """
+    return [(arm, seed) for seed in study.seeds[:count] for arm in (study.arms if arms is None else arms)]
 
 
 def run_unit(unit: Unit) -> None:
@@ -118,7 +131,8 @@ def run_unit(unit: Unit) -> None:
 def run(study: Study) -> tuple[str, ...]:
     """Runs the units of a study that are not finished and that no other process holds.
 
-    A unit that fails is reported, leaves its traceback in error.txt, and the others go on.
+    Where the study may stop early, the arms that are still open get more seeds, look by look, until none is, or until
+    the budget is spent. A unit that fails is reported, leaves its traceback in error.txt, and the others go on.
 
     Returns:
       A line for each unit that failed.
@@ -146,12 +160,34 @@ def run(study: Study) -> tuple[str, ...]:
             networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed)
         return Unit(study, networks[program], starts[name].variables, data, name, seed, started)
 
-    waiting = [unit_of(name, seed) for name, seed in units(study) if not starts[name].absent]
+    deadline = math.inf if study.budget is None else time.monotonic() + study.budget
+    going_on: Sequence[str] = tuple(study.arms)
     failures: list[str] = []
-    # A unit that another process held at first may have been left by it since.
-    for last_look in (False, True):
-        held = []
+    for count in study.looks:
+        here = [unit_of(name, seed) for name, seed in units(study, going_on, count) if not starts[name].absent]
+        failed, spent = _run_units(study, here, deadline)
+        failures += failed
+        if failures or len(study.looks) == 1:
+            break
+        going_on, said = next_arms(study)
+        print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
+        if spent or not going_on:
+            break
+    return tuple(failures)
+
+
+def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list[str], bool]:
+    """Runs units, and says which failed and whether the deadline passed before all were begun.
+
+    A unit that another process holds is looked at once more at the end. Where the next step depends on it, it is
+    waited for.
+    """
+    failures, first = [], True
+    while waiting:
+        held, told = [], not first and len(study.looks) == 1
         for unit in waiting:
+            if not unit.done and time.monotonic() > deadline:
+                return failures, True
             with claimed(unit.pretrained_folder.parent) as ours:
                 if ours:
                     failures += _run_or_report(unit)
@@ -159,10 +195,14 @@ def run(study: Study) -> tuple[str, ...]:
                     held.append(unit)
             if ours:
                 gather(study.workdir)
-            elif last_look:
+            elif told:
                 print(f"{unit.title}: another process is at it", flush=True)
-        waiting = held
-    return tuple(failures)
+        if told:
+            break
+        if held and not first:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        waiting, first = held, False
+    return failures, False
 
 
 def _run_or_report(unit: Unit) -> list[str]:

@@ -109,6 +109,12 @@ class Unit:
         """Whether a stage has its result."""
         return (self.folder / stage / RESULT_FILE).exists()
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do of the unit."""
+        pretrains = self.arm.pretrain != "none" and self.arm.shares is None
+        return all(map(self.finished, (*(("pretrain",) if pretrains else ()), *self.study.evaluations)))
+
     def record(
         self,
         stage: str,

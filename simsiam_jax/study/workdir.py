@@ -3,13 +3,20 @@
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import locked
-from simsiam_jax.records.experiment import EVALUATIONS, EXPERIMENT_FILE, ArmRecord, Experiment, read_experiment
+from simsiam_jax.records.experiment import (
+    EVALUATIONS,
+    EXPERIMENT_FILE,
+    AnalysisPlan,
+    ArmRecord,
+    Experiment,
+    read_experiment,
+)
 from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
 from simsiam_jax.settings.values import differences, to_dict
 from simsiam_jax.study.definition import Study
@@ -67,6 +74,11 @@ def check_workdir(study: Study) -> None:
     )
     _require_unchanged(study, "results", differences(before.config, to_dict(study.config)))
     require(
+        _same_plan(before.plan, study.plan),
+        f"--workdir={study.workdir} holds a run that decides in another way (--seeds, --looks, --first_seed or "
+        "--smallest_effect): that is fixed before anything is measured, so choose another --workdir",
+    )
+    require(
         any(study.workdir.glob(f"*/seed-*/*/{RESULT_FILE}")) or not (study.workdir / RESULTS_FILE).exists(),
         f"--workdir={study.workdir} holds the record of a run without its stages: choose another --workdir",
     )
@@ -74,6 +86,22 @@ def check_workdir(study: Study) -> None:
         if arm.name in study.arms:
             changes = {*arm.changes} ^ {*_changes(study, arm.name)}
             _require_unchanged(study, f"results of {arm.name}", sorted(changes))
+
+
+def _same_plan(before: AnalysisPlan | None, now: AnalysisPlan | None) -> bool:
+    """Whether two runs may share a folder: a number of seeds may change, looks may not."""
+    if before is None or now is None:
+        return before == now
+    fixed = len(before.looks) == len(now.looks) == 1
+    return before == (replace(now, looks=before.looks, first_seed=before.first_seed) if fixed else now)
+
+
+def _joint_plan(before: AnalysisPlan | None, now: AnalysisPlan | None) -> AnalysisPlan | None:
+    """The plan of a folder that two runs share: the seeds of both, where each has a number of them."""
+    if before is None or now is None:
+        return now
+    first = min(before.first_seed, now.first_seed)
+    return replace(now, first_seed=first, looks=(*now.looks[:-1], max(before.seeds[-1], now.seeds[-1]) - first + 1))
 
 
 def _require_unchanged(study: Study, what: str, changed: list[str]) -> None:
@@ -116,7 +144,7 @@ def describe(study: Study, data: Data, starts: Mapping[str, Start]) -> None:
             evals=tuple(
                 name for name in EVALUATIONS if name in {*study.evaluations, *(before.evals if before else ())}
             ),
-            seeds=tuple(sorted({*study.seeds, *(before.seeds if before else ())})),
+            seeds=tuple(sorted({*study.seeds[: study.looks[0]], *(before.seeds if before else ())})),
             config=to_dict(study.config),
             metric=data.metric or "top1",
             label_kind=data.info.label_kind,
@@ -127,6 +155,11 @@ def describe(study: Study, data: Data, starts: Mapping[str, Start]) -> None:
                 name: {"images": len(split), "fingerprint": split.fingerprint} for name, split in data.splits.items()
             },
             paper_source=study.paper_source,
+            plan=_joint_plan(before.plan if before else None, study.plan),
+            label_draws={
+                **(before.label_draws if before else {}),
+                **{name: study.config.label_draws(name) for name in study.evaluations},
+            },
         ).write(study.workdir)
 
 
