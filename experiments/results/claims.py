@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from experiments.results.recorded import Recorded, interval_text
 
 STAGES = {"finetune": "fine-tuned", "linear": "linear probe", "knn": "kNN"}
-ANSWERS = {1: "**yes**", -1: "**no**, the other way round", 0: "undecided"}
+ANSWERS = {
+    1: "**yes** (interval leaves out 0)",
+    -1: "**no**, the other way round (interval leaves out 0)",
+    0: "undecided (interval includes 0)",
+}
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ CLAIMS = (
 def answer(claim: Claim, run: Recorded) -> tuple[str, str, str]:
     """The answer to a claim in words, the difference with Student's 95 % interval, and the number of seeds.
 
-    The answer is the report's own: an arm is better or worse where Student's interval and the bootstrap's both leave
-    out zero.
+    The recorded runs have no plan: a claim is answered where the plain interval of the difference leaves out zero.
 
     Args:
       claim: The claim.

@@ -10,7 +10,6 @@ from experiments.results.claims import CLAIMS, long_table
 from experiments.results.recorded import (
     NOT_RUN,
     NOTHING,
-    OUTCOMES,
     RESULTS,
     STAGE_WORDS,
     Difference,
@@ -22,6 +21,8 @@ from experiments.results.recorded import (
 )
 
 SEARCHES = ("search_augmentation-fashion_mnist", "search_augmentation-solar_cells")
+# On which side of zero an interval lies, as `Difference.sign`.
+MARKS = {1: "▲", -1: "▼", 0: "○"}
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,10 @@ def text(runs: Mapping[str, Recorded]) -> str:
         "fails where it differs.",
         "",
         "Each number is a mean ± standard deviation over seeds, of test images, in %. Δ is the paired difference to "
-        "the first arm (of its group, where there are groups), in points, with its 95 % interval by Student's t. An "
-        f"arm helped ({OUTCOMES['helped'][0]}) or hurt ({OUTCOMES['hurt'][0]}) only where this interval *and* the "
-        f"percentile bootstrap's leave out zero; everything else is undecided ({OUTCOMES['open'][0]}). Each interval "
-        "stands alone: of twenty, one errs by chance. Each run's `report.md` has validation images, both intervals "
-        "and further numbers.",
+        "the first arm (of its group, where there are groups), in points, with its 95 % interval by Student's t. "
+        f"The interval leaves out zero above ({MARKS[1]}) or below ({MARKS[-1]}), or includes it ({MARKS[0]}). These "
+        "runs were made before runs had a plan of what decides: each interval stands alone, and of twenty, one errs by "
+        "chance. Each run's `report.md` has validation images and further numbers.",
         "",
         "All runs are far smaller than the paper's, and on other data. They do not speak against its numbers.",
         "",
@@ -134,7 +134,7 @@ def _chapter(chapter: Chapter, run: Recorded) -> list[str]:
     table = run.table
     lines = [f"## {chapter.heading}", "", f"*{escape_markdown(run.experiment.question)}*", "", *_facts(run), ""]
     lines += _table(run)
-    said = [*table.absences, table.collapse]
+    said = [*table.findings]
     said += [
         found.sentence for stage in ("linear", "finetune") if (found := efficiency(run.results, run.experiment, stage))
     ]
@@ -180,8 +180,7 @@ def _table(run: Recorded) -> list[str]:
 def _difference_text(difference: Difference | None) -> str:
     if difference is None:
         return ""
-    outcome = {1: "helped", -1: "hurt", 0: "open"}[difference.sign]
-    return f"{OUTCOMES[outcome][0]} {interval_text(difference)}"
+    return f"{MARKS[difference.sign]} {interval_text(difference)}"
 
 
 def _search(runs: list[Recorded]) -> list[str]:

@@ -11,12 +11,11 @@ from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report.labels import efficiency
 from simsiam_jax.report.seeds import Difference, Score, paired_difference, scores_by_arm
 from simsiam_jax.report.summary import Table, summarise
-from simsiam_jax.report.words import NOT_RUN, NOTHING, OUTCOMES, STAGE_WORDS, escape_markdown, signed
+from simsiam_jax.report.words import NOT_RUN, NOTHING, STAGE_WORDS, escape_markdown, signed
 
 __all__ = [
     "NOTHING",
     "NOT_RUN",
-    "OUTCOMES",
     "RESULTS",
     "STAGE_WORDS",
     "Difference",

@@ -6,6 +6,9 @@ what guessing gives.
 
 A collapse takes time. The paper's code has batch norm with scale and bias on z. There the bias has to outgrow the
 scale. The loss is near -1 by then and falls slowly, so that a short run ends half-way.
+
+Dimensions can be lost while z still fills its sphere: the features of the backbone, which are what is used, then vary
+along few directions only. Their effective rank on validation images says so, beside that of the untrained network.
 """
 
 import math
@@ -21,6 +24,10 @@ from simsiam_jax.report.seeds import Score, scores_by_arm
 # recorded runs (experiments/results): without a predictor or without stop-gradient they ended below 0.4, SimSiam as it
 # is with ResNet-18, ViT-S and PiT-Ti on real images never below 0.49.
 COLLAPSED_BELOW, NARROWED_BELOW = 0.1, 0.45
+# A pretraining lost dimensions where its features' effective rank ends below this share of the untrained network's.
+# Pretraining is there to add directions that tell images apart: half of what random weights give is a clear loss, while
+# a little less may come with features that fit the images better.
+LOST_BELOW = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,93 @@ def spreads(results: Sequence[Result], experiment: Experiment) -> list[Spread]:
         if mine:
             found.append(Spread(arm, dict(sorted(mine.items())), knn[arm.name].get(("knn", "test"))))
     return found
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many directions the features of one arm's backbone vary along, before and after pretraining.
+
+    Attributes:
+      arm: The arm.
+      untrained: The effective rank of the untrained network's features by seed, on validation images, above 0.
+      trained: The same after pretraining.
+    """
+
+    arm: ArmRecord
+    untrained: dict[int, float]
+    trained: dict[int, float]
+
+    @property
+    def lost(self) -> int:
+        """The number of seeds in which dimensions were lost."""
+        return sum(self.trained[seed] < LOST_BELOW * before for seed, before in self.untrained.items())
+
+    @property
+    def flag(self) -> str | None:
+        """In how many seeds dimensions were lost, in words; None where they were in none."""
+        return f"lost dimensions in {self.lost} of {len(self.trained)} seeds" if self.lost else None
+
+    @property
+    def change(self) -> str:
+        """The mean effective rank before and after, as `12.5 → 3.6`."""
+        before, after = (statistics.fmean(values.values()) for values in (self.untrained, self.trained))
+        return f"{before:.1f} → {after:.1f}"
+
+
+def ranks(results: Sequence[Result], experiment: Experiment) -> list[Ranks]:
+    """The effective ranks of each arm's features. Arms without both numbers are left out, as in older runs.
+
+    Args:
+      results: All results of the run. Of two for the same pretraining the later one counts.
+      experiment: What the run is: its arms.
+    """
+    found = []
+    for arm in experiment.arms:
+        mine = {
+            result.seed: (float(result.metrics["untrained_rank"]), float(result.metrics["rank"]))
+            for result in results
+            if (result.arm, result.eval, result.split) == (arm.name, "pretrain", "validation")
+            and all(math.isfinite(result.metrics.get(name, math.nan)) for name in ("rank", "untrained_rank"))
+        }
+        if mine:
+            seeds = sorted(mine)
+            found.append(Ranks(arm, {seed: mine[seed][0] for seed in seeds}, {seed: mine[seed][1] for seed in seeds}))
+    return found
+
+
+def rank_sentence(found: Sequence[Ranks]) -> str:
+    """Whether any pretraining lost dimensions, with numbers and what to try; "" where no rank is known.
+
+    Args:
+      found: The effective ranks of each arm, from `ranks`.
+    """
+    if not found:
+        return ""
+    lost = [each for each in found if each.lost]
+    if not lost:
+        said = "; ".join(f"“{each.arm.title}” {each.change}" for each in found)
+        return f"No pretraining lost dimensions: effective rank of the features before → after: {said}."
+    words = "; ".join(f"“{each.arm.title}” {each.flag} (effective rank of the features {each.change})" for each in lost)
+    return (
+        f"{words}. Dimensions are lost where the rank ends below {LOST_BELOW:g} of the untrained network's. "
+        "Try a lower learning rate, more updates, or a head whose last batch norm has no scale and bias "
+        "(--recipe=practice)."
+    )
+
+
+def flags(found: Sequence[Spread], measured: Sequence[Ranks]) -> dict[str, str]:
+    """What went wrong in each arm's pretraining, in words, by the arm's name. Arms without a fault are left out.
+
+    Args:
+      found: How each arm's pretraining ended, from `spreads`.
+      measured: The effective ranks of each arm, from `ranks`.
+    """
+    said: dict[str, str] = {}
+    for each in (*found, *measured):
+        if each.flag is not None:
+            name = each.arm.name
+            said[name] = f"{said[name]}, {each.flag}" if name in said else each.flag
+    return said
 
 
 def chance(experiment: Experiment) -> float | None:

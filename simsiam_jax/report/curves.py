@@ -1,4 +1,4 @@
-"""The curves of training: loss, kNN, spread and validation accuracy by epoch, from the logs of the stages."""
+"""The curves of training: loss, kNN, spread, rank and validation accuracy by epoch, from the logs of the stages."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -91,6 +91,8 @@ def curve_pictures(
          "Similarity loss on test images by epoch of pretraining", f"The paper's Figure 3. {band}"),
         ("knn", knn_curves(pretraining, metric), f"kNN {noun} by epoch of pretraining", f"{band}{untrained}"),
         ("spread", spread_curves(pretraining), "Spread of z by epoch", f"{band} A fall to 0 is collapse."),
+        ("rank", rank_curves(pretraining), "Effective rank of the features by epoch",
+         f"{band} Validation images. Below half of epoch 0, the untrained network, dimensions are lost."),
         ("finetune", finetune_curves(finetuning, metric), f"Validation {noun} by epoch of fine-tuning", band),
     ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
@@ -150,6 +152,18 @@ def spread_curves(arms: Sequence[Curves]) -> Figure | None:
                 words, (1, height), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
                 ha="right", color=MUTED, fontsize=8.5,
             )  # fmt: skip
+    return figure
+
+
+def rank_curves(arms: Sequence[Curves]) -> Figure | None:
+    """The effective rank of the backbone's features on held-out images by epoch, from the untrained network on.
+
+    Args:
+      arms: The arms' logs of pretraining. Arms without the value are left out.
+    """
+    figure = _curve_figure(arms, "heldout_rank", "Rank of the features while pretraining", "effective rank")
+    if figure is not None:
+        figure.axes[0].set_ylim(bottom=0)
     return figure
 
 

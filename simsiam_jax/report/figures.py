@@ -19,7 +19,7 @@ def outcome_pictures(table: Table) -> list[Picture]:
         ("accuracy", accuracy_points(table), f"{capital(table.headline.noun)} of every arm and seed",
          "A dot is a seed, the stroke their mean; thin lines join the same seed through the arms."),
         ("difference", difference_intervals(table), "Paired differences to the first arm with intervals",
-         "Student's t intervals; filled where they and the bootstrap's leave zero out, hollow where not."),
+         "Filled where the interval leaves zero out, hollow where not."),
     ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 
@@ -58,9 +58,9 @@ def accuracy_points(table: Table) -> Figure | None:
 
 
 def difference_intervals(table: Table) -> Figure | None:
-    """The paired differences to the first arm of the group, with Student's 95 % intervals. None where there is none.
+    """The paired differences to the first arm of the group, with their intervals. None where there is none.
 
-    A marker is hollow where the intervals cannot tell the difference from none.
+    A marker is hollow where the interval cannot tell the difference from none.
     """
     keys = [key for key in table.compared if any(key in row.differences for row in table.rows)]
     if not keys:
@@ -83,7 +83,7 @@ def difference_intervals(table: Table) -> Figure | None:
                           markeredgewidth=1.6)  # fmt: skip
         unit = f"points of {table.headline.noun} against {shorten(table.reference, 32)}"
         _lay_flat(axes, keys, [row.label for row in others], unit)
-        axes.set_title("Paired difference, 95 % interval")
+        axes.set_title("Paired difference with its interval")
     return figure
 
 

@@ -52,7 +52,7 @@ class Efficiency:
       eval: The evaluation, one of `EVALUATIONS`.
       headline: The words for the number that is measured.
       points: What was reached with each number of labels, rising.
-      saving: The saving against zero with both intervals. A seed's saving is the mean over the points of
+      saving: The saving against zero with Student's interval. A seed's saving is the mean over the points of
         log(needed / used labels).
     """
 
@@ -68,17 +68,15 @@ class Efficiency:
 
     @property
     def sentence(self) -> str:
-        """How many labels pretraining saved, believed where both intervals leave out a factor of 1."""
+        """How many labels pretraining saved, believed where the interval leaves out a factor of 1."""
         where = f"At equal {STAGE_WORDS[self.eval].adjective} {self.headline.noun},"
         times = f"without it, {self.factor:.2f} times as many are needed"
         bound = ", the ends of the curve taken where an accuracy lay beyond it"
         bound = bound if any(point.beyond for point in self.points) else ""
         if self.saving.n == 1:
             return f"{where} one seed cannot tell whether pretraining saved labels: {times}{bound}."
-        student = _interval(self.saving.low, self.saving.high)
-        bootstrap = _interval(self.saving.bootstrap_low, self.saving.bootstrap_high)
         seeds = seeds_text(self.saving.n)
-        intervals = f"(95 % interval {student} by Student's t, {bootstrap} by bootstrap, {seeds}{bound})"
+        intervals = f"(95 % interval {_interval(self.saving.low, self.saving.high)}, {seeds}{bound})"
         if self.saving.sign > 0:
             return f"{where} pretraining saved {100 * (1 - 1 / self.factor):.0f} % of the labels: {times} {intervals}."
         if self.saving.sign < 0:

@@ -24,7 +24,7 @@ from simsiam_jax.report.timings import Timing, arm_timings, provenance
 # Every picture that a report may have.
 PICTURES = (
     *("accuracy", "difference", "labels-finetune", "labels-linear"),
-    *("loss", "figure3", "knn", "spread", "finetune"),
+    *("loss", "figure3", "knn", "spread", "rank", "finetune"),
     *("samples", "pairs", "neighbours", "map", "confusion"),
 )
 

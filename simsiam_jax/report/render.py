@@ -23,11 +23,16 @@ from simsiam_jax.report.words import (
 )
 
 INTERVALS_CAPTION = (
-    "Both intervals claim 95 %. Student's t supposes normal differences; the percentile bootstrap supposes nothing, "
-    "but of a few seeds it can only reshuffle the few values: for normal differences it holds the truth in 76, 84 and "
-    "90 of 100 cases with 3, 5 and 10 seeds, where t does in 95. So an arm helped or hurt only where both leave out "
-    "zero. Each interval stands alone: of twenty, one errs by chance."
+    "Intervals are Student's t over paired seeds. Each of them stands alone: of twenty, one errs by chance. They "
+    "describe, and make no claim."
 )
+PLAN_CAPTION = (
+    "Only {column} decides, as the run's plan says. There arms helped or hurt by tests that together claim an effect "
+    "where there is none with a probability of {alpha:.3g} % at most, and intervals hold over all looks at results. "
+    "Every other interval is Student's t over paired seeds and stands alone: of twenty, one errs by chance. Those "
+    "describe, and make no claim."
+)
+PRECISION_HEADING = "What the interval is made of"
 _SPREAD_WORDS = "mean ± standard deviation over seeds"
 
 
@@ -45,9 +50,10 @@ def format_terminal(table: Table) -> Group:
             for key in table.columns
         ]
         accuracy.add_row(Text(row.label if row.flag is None else f"{row.label}\n{row.flag}"), *cells)
-    parts: list[Text | RichTable] = [heading, accuracy]
+    parts: list[Text | RichTable] = [Text(f"{table.answer}\n", style="bold")] if table.answer else []
+    parts += [heading, accuracy]
     if table.others:
-        words = f"\nDifference to {table.reference} in points, paired over seeds,\n95 % intervals: t and bootstrap"
+        words = f"\nDifference to {table.reference} in points, paired over seeds,\nwith intervals"
         parts.append(Text(words, style="dim"))
         differences = _rich_table(["", *(_two_lines(COLUMNS[key]) for key in table.compared)])
         for row in table.others:
@@ -64,7 +70,7 @@ def format_terminal(table: Table) -> Group:
             parts.append(published)
     parts.append(Text(""))
     parts += [Text(f"{OUTCOMES[verdict.outcome][0]} {verdict}") for verdict in table.verdicts]
-    parts += [Text(words) for words in (*table.absences, table.collapse) if words]
+    parts += [Text(words) for words in (*table.precision, *table.findings)]
     return Group(*parts)
 
 
@@ -72,7 +78,7 @@ def to_markdown(table: Table) -> str:
     """The table as Markdown: the paper's form, accuracies and differences side by side, verdicts, and details."""
     if not table.columns:
         return f"{capital(table.progress)}.\n"
-    lines: list[str] = []
+    lines = [f"**{escape_markdown(table.answer)}**", ""] if table.answer else []
     if table.form is not None:
         lines += _markdown_head([table.form.corner, *map(escape_markdown, table.form.headings)])
         for label, cells in table.form.lines:
@@ -95,9 +101,11 @@ def to_markdown(table: Table) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", escape_markdown(caption(table))]
     if table.others:
-        lines += ["", INTERVALS_CAPTION]
+        lines += ["", intervals_caption(table)]
     lines += ["", *(f"- {escape_markdown(str(verdict))}" for verdict in table.verdicts)]
-    lines += [f"- {escape_markdown(words)}" for words in (*table.absences, table.collapse) if words]
+    lines += [f"- {escape_markdown(words)}" for words in table.findings]
+    if table.precision:
+        lines += ["", PRECISION_HEADING + ":", "", *(f"- {escape_markdown(words)}" for words in table.precision)]
     if table.details:
         lines += ["", *_markdown_head(table.details[0])]
         lines += ["| " + " | ".join([escape_markdown(label), *cells]) + " |" for label, *cells in table.details[1:]]
@@ -138,11 +146,11 @@ def to_csv(table: Table) -> str:
     """The table as CSV in full precision: a line for each arm, eval and split, accuracies in percent."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [f"difference{ending}" for ending in ("", "_std", "_low", "_high", "_bootstrap_low", "_bootstrap_high")]
+    names = [f"difference{ending}" for ending in ("", "_std", "_low", "_high")]
     writer.writerow(
         [
             *("arm", "group", "label", "eval", "split", "seeds", "mean", "std", "difference_seeds", *names),
-            *("paper_other_data", "collapsed", "not_run"),
+            *("outcome", "paper_other_data", "collapsed", "not_run"),
         ]
     )
     for row in table.rows:
@@ -152,9 +160,10 @@ def to_csv(table: Table) -> str:
             cells += [len(score.by_seed), score.mean, score.std] if score else [0, None, None]
             if difference:
                 cells += [difference.n, difference.mean, difference.std, difference.low, difference.high]
-                cells += [difference.bootstrap_low, difference.bootstrap_high]
             else:
-                cells += [None] * 7
+                cells += [None] * 5
+            decision = table.decisions.get(row.name) if key == table.planned else None
+            cells.append(None if decision is None else decision.outcome)
             published = row.arm.published.get(key[1]) if key[0] == "finetune" else None
             writer.writerow([*cells, published, row.flag, row.arm.absent])
     return text.getvalue()
@@ -166,10 +175,17 @@ def caption(table: Table) -> str:
     if table.others:
         words += (
             f"Δ is the difference to {table.reference} in points, paired over common seeds, with its standard "
-            "deviation and two 95 % intervals, Student's t and below it the bootstrap. "
-            "Bold: better than every other arm of its group, both paired intervals leaving out zero. "
+            "deviation and an interval. Bold: better than every other arm of its group, each by Student's paired 95 % "
+            "interval. "
         )
     return words + f"{capital(table.progress)}."
+
+
+def intervals_caption(table: Table) -> str:
+    """What the intervals of the differences promise."""
+    if table.planned is None:
+        return INTERVALS_CAPTION
+    return PLAN_CAPTION.format(column=COLUMNS[table.planned], alpha=100 * table.alpha)
 
 
 def form_caption(table: Table) -> str:

@@ -1,20 +1,24 @@
 """The numbers of an ablation: mean and spread over seeds, paired differences within groups of arms, and verdicts.
 
-The first arm of a group is what its others are compared with. All arms without a group are one group. A verdict needs
-both intervals of `seeds`, Student's t and the bootstrap, to leave out zero.
+The first arm of a group is what its others are compared with. All arms without a group are one group. The comparisons
+that the run's plan asks for are decided by it (`decide`); all others are descriptive.
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from simsiam_jax.records.experiment import EVALUATIONS, ArmRecord, Experiment, Headline
 from simsiam_jax.records.results import Result
-from simsiam_jax.report.collapse import collapse_sentence, spreads
+from simsiam_jax.report.collapse import collapse_sentence, flags, rank_sentence, ranks, spreads
+from simsiam_jax.report.decide import Decision, decide
 from simsiam_jax.report.paper_form import PaperForm, best_arms, paper_form
-from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, scores_by_arm
-from simsiam_jax.report.words import STAGE_WORDS, score_text, seeds_text, signed
+from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, planned_differences, scores_by_arm
+from simsiam_jax.report.variance import Components, primary_components
+from simsiam_jax.report.verdicts import Verdict, answer, verdict
+from simsiam_jax.report.words import STAGE_WORDS, score_text
 
 # Every column that a table may have, in order, and its heading. Columns of test images also get a difference to the
 # first arm and a verdict; columns of validation images do where test images were not read.
@@ -41,37 +45,16 @@ _CAPTIONS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one difference says, in words.
-
-    Attributes:
-      arm: The arm's title.
-      eval: The evaluation, one of `EVALUATIONS`.
-      outcome: `helped`, `hurt`, `open` (too few seeds to tell) or `missing` (nothing to compare).
-      finding: The difference in words.
-      conclusion: What follows from it.
-    """
-
-    arm: str
-    eval: str
-    outcome: str
-    finding: str
-    conclusion: str
-
-    def __str__(self) -> str:
-        return f"“{self.arm}” {self.finding}: {self.conclusion}."
-
-
-@dataclass(frozen=True)
 class Row:
     """One arm of the table.
 
     Attributes:
       arm: What experiment.json says of the arm.
       scores: The headline in percent by (eval, split), only where it was measured.
-      differences: The differences to the reference by (eval, split), in points, only where both were measured.
+      differences: The differences to the reference by (eval, split), in points, only where both were measured. That of
+        the plan's column has the mean and the interval of the decision.
       best: The columns in which the arm is clearly above all others of its group.
-      flag: In how many seeds the arm's pretraining collapsed, in words; None where it did in none.
+      flag: In how many seeds the arm's pretraining collapsed or lost dimensions, in words; None where it did in none.
       reference: The arm that this one is compared with; None for the first arm of a group.
     """
 
@@ -112,7 +95,13 @@ class Table:
       paper_source: The place in the paper that published numbers are from; None where there are none.
       form: The table in the paper's form; None where the paper has none.
       collapse: How pretrainings ended, in a sentence or two; empty without a pretraining.
+      dimensions: Whether pretrainings lost dimensions, in a sentence or two; empty where no rank is known.
       compared: The columns that get a difference and a verdict.
+      planned: The column that the plan decides on; None without a plan.
+      alpha: The probability of a wrong claim that the plan allows.
+      decisions: What the plan decides, by the arm's name.
+      components: The parts of the uncertainty of each primary comparison, by the arm's name, where they are known.
+      answer: What was asked and the answer, in a few sentences; empty without a plan.
     """
 
     title: str
@@ -129,7 +118,13 @@ class Table:
     paper_source: str | None = None
     form: PaperForm | None = None
     collapse: str = ""
+    dimensions: str = ""
     compared: tuple[Key, ...] = ()
+    planned: Key | None = None
+    alpha: float = 0.05
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    components: Mapping[str, Components] = field(default_factory=dict)
+    answer: str = ""
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -141,6 +136,17 @@ class Table:
         """The arm that the others are compared with, in words."""
         titles = list(dict.fromkeys(row.reference.title for row in self.rows if row.reference is not None))
         return f"“{titles[0]}”" if len(titles) == 1 else "the first arm of each group"
+
+    @property
+    def precision(self) -> tuple[str, ...]:
+        """What the interval of each primary comparison is made of, a sentence for each part."""
+        titles = {row.name: f"“{row.label}”: " if len(self.components) > 1 else "" for row in self.rows}
+        return tuple(f"{titles[arm]}{said}" for arm, found in self.components.items() for said in found.sentences)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What else came out beside the verdicts: arms that were not run, and how pretrainings ended."""
+        return tuple(words for words in (*self.absences, self.collapse, self.dimensions) if words)
 
     @property
     def absences(self) -> tuple[str, ...]:
@@ -182,9 +188,12 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         if (key in measured if searching else key in _SHOWN and (key[0] in experiment.evals or key in measured))
     )
     compared = tuple(key for key in columns if key[1] == judged)
-    ended = spreads(results, experiment)
-    rows = _rows(scores, experiment, columns, flags={each.arm.name: each.flag for each in ended})
-    seeds = tuple(sorted({*experiment.seeds, *(result.seed for result in here)}))
+    planned = planned_differences(results, experiment)
+    decisions = {} if experiment.plan is None else decide(planned, experiment.plan)
+    column = None if experiment.plan is None else (experiment.plan.evaluation, "test")
+    ended, directions = spreads(results, experiment), ranks(results, experiment)
+    rows = _rows(scores, experiment, columns, flags(ended, directions), _decided(planned, decisions, experiment))
+    seeds = _seeds(here, experiment)
     evals = {key[0] for key in columns}
     done = {
         (result.arm, result.seed, result.eval) for result in here if result.split == judged and result.eval in evals
@@ -197,42 +206,98 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         columns=columns,
         rows=rows,
         verdicts=tuple(
-            _verdict(row, row.reference, key, experiment.headline.noun)
+            verdict(
+                row.arm,
+                row.reference,
+                key,
+                row.differences.get(key),
+                experiment,
+                decisions.get(row.name) if key == column else None,
+            )
             for key in compared
             for row in rows
             if row.reference is not None and not row.arm.absent
         ),
         seeds=seeds,
         units_done=len(done),
-        units_expected=sum(not arm.absent for arm in experiment.arms) * len(seeds) * len(evals),
+        units_expected=_units(here, experiment) * len(evals),
         pretrainings=len({(result.arm, result.seed) for result in here if result.eval == "pretrain"}),
         details=details,
         details_caption=caption if details else "",
         paper_source=experiment.paper_source if any(arm.published for arm in experiment.arms) else None,
         form=paper_form(results, experiment),
         collapse=collapse_sentence(ended, experiment),
+        dimensions=rank_sentence(directions),
         compared=compared,
+        planned=column,
+        alpha=0.05 if experiment.plan is None else experiment.plan.alpha,
+        decisions=decisions,
+        components=primary_components(results, experiment),
+        answer=answer(decisions, experiment, results),
     )
+
+
+def _seeds(here: Sequence[Result], experiment: Experiment) -> tuple[int, ...]:
+    """The seeds that the run has. One whose plan may stop early has those that are measured, or the first look's."""
+    measured = {result.seed for result in here}
+    plan = experiment.plan
+    if plan is None or len(plan.looks) == 1:
+        return tuple(sorted({*experiment.seeds, *measured}))
+    return tuple(sorted(measured)) or plan.seeds[: plan.looks[0]]
+
+
+def _units(here: Sequence[Result], experiment: Experiment) -> int:
+    """The number of arms and seeds that are to be evaluated. Groups may stop at looks of their own."""
+    expected = 0
+    for arms in experiment.groups.values():
+        names = {arm.name for arm in arms}
+        seeds = _seeds([result for result in here if result.arm in names], experiment)
+        stops_early = experiment.plan is not None and len(experiment.plan.looks) > 1
+        count = len(seeds if stops_early else _seeds(here, experiment))
+        expected += count * sum(not arm.absent for arm in arms)
+    return expected
+
+
+def _decided(
+    planned: Mapping[str, Mapping[int, float]], decisions: Mapping[str, Decision], experiment: Experiment
+) -> dict[str, Difference | None]:
+    """The difference of each decided arm over the seeds of its look, with the interval of the decision."""
+    found: dict[str, Difference | None] = {}
+    for arm, decision in decisions.items():
+        assert experiment.plan is not None
+        seeds = experiment.plan.seeds if decision.look is None else experiment.plan.seeds[: decision.n]
+        values = [planned[arm][seed] for seed in seeds if seed in planned[arm]]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        found[arm] = (
+            None if decision.mean is None else Difference(decision.mean, len(values), std, decision.low, decision.high)
+        )
+    return found
 
 
 def _rows(
     scores: Mapping[str, dict[Key, Score]],
     experiment: Experiment,
     columns: Sequence[Key],
-    flags: Mapping[str, str | None],
+    faults: Mapping[str, str],
+    decided: Mapping[str, Difference | None],
 ) -> tuple[Row, ...]:
     references = {group: arms[0] for group, arms in experiment.groups.items()}
     best = {key: best_arms(scores, experiment, key) for key in columns}
     rows = []
     for arm in experiment.arms:
         reference = None if arm is references[arm.group] else references[arm.group]
+        differences = _differences(scores[arm.name], scores[reference.name]) if reference else {}
+        if experiment.plan is not None and arm.name in decided:
+            key, difference = (experiment.plan.evaluation, "test"), decided[arm.name]
+            differences = {name: each for name, each in differences.items() if name != key}
+            differences |= {} if difference is None else {key: difference}
         rows.append(
             Row(
                 arm=arm,
                 scores={key: score for key, score in scores[arm.name].items() if key in columns},
-                differences=_differences(scores[arm.name], scores[reference.name]) if reference else {},
+                differences=differences,
                 best=frozenset(key for key, names in best.items() if arm.name in names),
-                flag=flags.get(arm.name),
+                flag=faults.get(arm.name),
                 reference=reference,
             )
         )
@@ -242,36 +307,6 @@ def _rows(
 def _differences(ours: Mapping[Key, Score], theirs: Mapping[Key, Score]) -> dict[Key, Difference]:
     found = {key: paired_difference(ours[key].by_seed, theirs[key].by_seed) for key in ours.keys() & theirs.keys()}
     return {key: difference for key, difference in found.items() if difference is not None}
-
-
-def _verdict(row: Row, reference: ArmRecord, key: Key, noun: str) -> Verdict:
-    spoken = f"{STAGE_WORDS[key[0]].adjective} {key[1]} {noun}"
-    difference = row.differences.get(key)
-    words = (row.label, key[0])
-    if difference is None:
-        finding = f"and “{reference.words}” have no finished seed in common for {spoken}"
-        return Verdict(*words, "missing", finding, "nothing to compare yet")
-    finding = f"changed {spoken} by {signed(difference.mean)}"
-    if difference.std is None:
-        finding += f" points against “{reference.words}” (1 seed, no interval)"
-        return Verdict(*words, "open", finding, "one seed cannot tell")
-    student, bootstrap = (
-        f"{signed(low or 0.0)} to {signed(high or 0.0)}"
-        for low, high in (
-            (difference.low, difference.high),
-            (difference.bootstrap_low, difference.bootstrap_high),
-        )
-    )
-    finding += (
-        f" ± {difference.std:.2f} points against “{reference.words}” "
-        f"(95 % interval {student}, by bootstrap {bootstrap}, {seeds_text(difference.n)})"
-    )
-    outcome, conclusion = {
-        1: ("helped", "it helped"),
-        -1: ("hurt", "it hurt"),
-        0: ("open", f"no difference that {seeds_text(difference.n)} can show"),
-    }[difference.sign]
-    return Verdict(*words, outcome, finding, conclusion)
 
 
 def _label_kind(experiment: Experiment) -> str:

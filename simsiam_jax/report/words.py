@@ -8,7 +8,14 @@ from simsiam_jax.report.seeds import Difference, Score
 
 NOTHING = "–"
 NOT_RUN = "not run"
-OUTCOMES = {"helped": "▲ helped", "hurt": "▼ hurt", "open": "○ undecided", "missing": "· missing"}
+OUTCOMES = {
+    "helped": "▲ helped",
+    "hurt": "▼ hurt",
+    "too_small": "≈ too small to matter",
+    "undecided": "○ undecided",
+    "descriptive": "· descriptive",
+    "missing": "· missing",
+}
 
 
 class StageWords(NamedTuple):
@@ -56,30 +63,32 @@ def score_text(score: Score | None, seeds: Sequence[int]) -> str:
     return text if len(score.by_seed) == len(seeds) else f"{text} ({seeds_text(len(score.by_seed))})"
 
 
-def difference_lines(difference: Difference | None) -> tuple[str, str, str]:
-    """A difference in points as three lines: `+3.10 ± 0.80`, Student's interval `[+1.11, +5.09]`, the bootstrap's.
+def difference_lines(difference: Difference | None) -> tuple[str, str]:
+    """A difference in points as two lines: `+3.10 ± 0.80` and its interval `[+1.11, +5.09]`.
 
-    One seed gives no interval, and no difference gives a dash; the other lines are empty then.
+    Where there is no interval the second line is empty. No difference gives a dash.
     """
     if difference is None:
-        return NOTHING, "", ""
+        return NOTHING, ""
     if difference.std is None:
-        return f"{signed(difference.mean)} (1 seed)", "", ""
-    return (
-        f"{signed(difference.mean)} ± {difference.std:.2f}",
-        _interval(difference.low, difference.high),
-        _interval(difference.bootstrap_low, difference.bootstrap_high),
+        return f"{signed(difference.mean)} (1 seed)", ""
+    interval = (
+        ""
+        if difference.low is None or difference.high is None
+        else f"[{signed(difference.low)}, {signed(difference.high)}]"
     )
+    return f"{signed(difference.mean)} ± {difference.std:.2f}", interval
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+def signed(value: float, decimals: int = 2) -> str:
+    """A difference with its sign. The minus is a true one, and what rounds to zero has no sign.
 
-
-def signed(value: float) -> str:
-    """A difference with its sign and two decimals. The minus is a true one, and what rounds to zero has no sign."""
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
+    Args:
+      value: The difference.
+      decimals: The number of decimals, 0 or more.
+    """
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def number_text(form: str, value: float | int | None) -> str:

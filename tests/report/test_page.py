@@ -290,7 +290,10 @@ def test_the_page_shows_every_section_of_a_whole_run(tmp_path):
         "paper 60.00",
         "not run",
         "Not run: ResNet-18: ImageNet, ViT-S: ImageNet (no weights at hand).",
-        "collapsed in 3 of 3 seeds",
+        "collapsed in 3 of 3 seeds, lost dimensions in 3 of 3 seeds",
+        "What the interval is made of",
+        "Between draws of labelled images",
+        "3 seeds × 2 draws of labels",
         'backbone.name: "resnet18" -> "vit_s"',
         "What the features see",
     ):

@@ -10,7 +10,9 @@ from tests.support.made_up import (
     grouped_experiment,
     grouped_scores,
     make_arm,
+    make_ends,
     make_experiment,
+    make_plan,
     make_result,
     make_scores,
 )
@@ -68,24 +70,78 @@ def test_a_repeated_unit_counts_once_with_its_later_line():
 @pytest.mark.parametrize(
     ("own", "outcome", "change", "interval", "conclusion"),
     [
-        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00",
-         "95 % interval +0.52 to +5.48, by bootstrap +2.00 to +4.00, 3 seeds", "it helped"),
-        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00",
-         "95 % interval −5.48 to −0.52, by bootstrap −4.00 to −2.00, 3 seeds", "it hurt"),
-        ([0.71, 0.72, 0.76], "open", "0.00 ± 1.00",
-         "95 % interval −2.48 to +2.48, by bootstrap −1.00 to +1.00, 3 seeds", "no difference that 3 seeds can show"),
-        # Three of one sign and the bootstrap sees a difference, Student's t does not: undecided.
-        ([0.71, 0.73, 0.82], "open", "+2.33 ± 2.31",
-         "95 % interval −3.40 to +8.07, by bootstrap +1.00 to +5.00, 3 seeds", "no difference that 3 seeds can show"),
-        ([0.90], "open", "+20.00", "1 seed, no interval", "one seed cannot tell"),
+        ([0.73, 0.76, 0.79], "helped", "+3.00 ± 1.00", "95 % interval +0.52 to +5.48, 3 seeds", "it helped"),
+        ([0.67, 0.68, 0.75], "hurt", "−3.00 ± 1.00", "95 % interval −5.48 to −0.52, 3 seeds", "it hurt"),
+        ([0.71, 0.72, 0.76], "undecided", "0.00 ± 1.00", "95 % interval −2.48 to +2.48, 3 seeds", "undecided"),
+        # Three of one sign do not make a difference.
+        ([0.71, 0.73, 0.82], "undecided", "+2.33 ± 2.31", "95 % interval −3.40 to +8.07, 3 seeds", "undecided"),
+        ([0.90], "undecided", "+20.00", "no interval, 1 seed", "undecided, the first look is at 3 seeds"),
     ],
 )  # fmt: skip
-def test_the_verdict_follows_from_the_interval(own, outcome, change, interval, conclusion):
+def test_the_verdict_is_the_plans_decision(own, outcome, change, interval, conclusion):
     results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", own)
-    (verdict,) = summarise(results, make_experiment()).verdicts
+    (verdict,) = summarise(results, make_experiment(plan=make_plan())).verdicts
     assert verdict.outcome == outcome
     words = f"“own” changed fine-tuned test accuracy by {change} points against “none” ({interval}): {conclusion}."
     assert str(verdict) == words
+
+
+def test_an_effect_within_the_smallest_that_matters_is_too_small():
+    results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", [0.701, 0.72, 0.769])
+    (verdict,) = summarise(results, make_experiment(plan=make_plan(smallest_effect=1.0))).verdicts
+    assert verdict.outcome == "too_small"
+    assert verdict.conclusion == "too small to matter, 1 point or more is ruled out"
+
+
+@pytest.mark.parametrize(
+    ("own", "conclusion"),
+    [
+        ([0.73, 0.76, 0.79], "descriptive, the interval leaves out 0"),
+        ([0.71, 0.73, 0.82], "descriptive, the interval includes 0"),
+        ([0.90], "descriptive"),
+    ],
+)
+def test_without_a_plan_a_comparison_describes(own, conclusion):
+    results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", own)
+    (verdict,) = summarise(results, make_experiment()).verdicts
+    assert (verdict.outcome, verdict.conclusion) == ("descriptive", conclusion)
+
+
+def test_only_the_column_of_the_plan_decides():
+    results = [
+        result
+        for name in ("knn", "finetune")
+        for arm, values in (("none", [0.70, 0.72, 0.77]), ("own", [0.73, 0.76, 0.79]))
+        for result in make_scores(arm, values, eval=name)
+    ]
+    table = summarise(results, make_experiment(evals=("knn", "finetune"), plan=make_plan()))
+    assert [(each.eval, each.outcome) for each in table.verdicts] == [("finetune", "helped"), ("knn", "descriptive")]
+    assert table.verdicts[1].conclusion == "descriptive"
+
+
+def test_seeds_beyond_the_look_that_decided_do_not_move_the_decision():
+    plan = make_plan(looks=(3, 5, 8))
+    results = make_scores("none", [0.70, 0.72, 0.77, 0.7]) + make_scores("own", [0.80, 0.821, 0.869, 0.5])
+    table = summarise(results, make_experiment(plan=plan))
+    assert table.decisions["own"].outcome == "helped"
+    difference = table.rows[1].differences[FINETUNE]
+    assert (difference.mean, difference.n) == (pytest.approx(10), 3)
+    assert difference.low == table.decisions["own"].low
+
+
+def test_a_run_that_may_stop_early_expects_the_seeds_that_it_has():
+    experiment = make_experiment(plan=make_plan(looks=(3, 5, 8)), seeds=tuple(range(8)))
+    results = make_scores("none", [0.70, 0.72, 0.77]) + make_scores("own", [0.8, 0.82])
+    table = summarise(results, experiment)
+    assert table.progress == "5 of 6 evaluations done"
+    assert table.seeds == (0, 1, 2)
+    assert summarise([], experiment).progress == "0 of 6 evaluations done"
+
+
+def test_groups_that_stop_at_looks_of_their_own_are_each_expected_to_have_their_seeds():
+    experiment = grouped_experiment(plan=make_plan(("A-own", "B-own"), (3, 5)))
+    results = grouped_scores() + [make_result(seed, arm) for arm in ("B-none", "B-own") for seed in (3, 4)]
+    assert summarise(results, experiment).progress == "all 16 evaluations done"
 
 
 def test_every_other_arm_gets_a_verdict_for_each_evaluation():
@@ -129,30 +185,44 @@ def test_arms_are_compared_within_their_group_alone():
     table = summarise(grouped_scores(), grouped_experiment())
     assert [row.reference and row.reference.name for row in table.rows] == [None, "A-none", None, "B-none"]
     assert [row.name for row in table.rows if FINETUNE in row.best] == ["A-own"]
-    assert [(verdict.arm, verdict.outcome) for verdict in table.verdicts] == [("A: own", "helped"), ("B: own", "open")]
-    assert table.reference == "the first arm of each group"
-
-
-def ended(arm, values):
-    numbers = [{"loss": -0.9, "z_spread": value} for value in values]
-    return [
-        make_result(seed, arm, eval="pretrain", split="validation", metrics=each) for seed, each in enumerate(numbers)
+    assert [(verdict.arm, verdict.outcome) for verdict in table.verdicts] == [
+        ("A: own", "descriptive"),
+        ("B: own", "descriptive"),
     ]
+    assert [row.differences[FINETUNE].sign for row in table.rows if row.reference] == [1, 0]
+    assert table.reference == "the first arm of each group"
 
 
 def test_a_collapsed_pretraining_is_flagged_with_its_knn_beside_guessing():
     experiment = make_experiment(("none", "own"), ("knn",), class_names=tuple("abcd"))
     results = make_scores("none", [0.5, 0.6], eval="knn") + make_scores("own", [0.24, 0.26], eval="knn")
-    healthy = summarise(results + ended("own", [0.9, 0.8]), experiment)
+    healthy = summarise(results + make_ends("own", z_spread=[0.9, 0.8]), experiment)
     assert healthy.collapse == "No pretraining collapsed: the smallest spread of z × √d is 0.85 (“own”)."
     assert [row.flag for row in healthy.rows] == [None, None]
-    fallen = summarise(results + ended("own", [0.9, 0.02]), experiment)
+    fallen = summarise(results + make_ends("own", z_spread=[0.9, 0.02]), experiment)
     assert [row.flag for row in fallen.rows] == [None, "collapsed in 1 of 2 seeds"]
     assert "kNN accuracy 25.0 %; guessing gives 25 %" in fallen.collapse
     assert "collapsed in 1 of 2 seeds" in to_markdown(fallen)
-    halfway = summarise(results + ended("own", [0.3, 0.02]), experiment)
+    halfway = summarise(results + make_ends("own", z_spread=[0.3, 0.02]), experiment)
     assert halfway.rows[1].flag == "collapsed in 1, partly collapsed in 1 of 2 seeds"
     assert "partly collapsed one below 0.45" in halfway.collapse
+
+
+def test_lost_dimensions_are_flagged_with_their_numbers_beside_a_collapse():
+    experiment = make_experiment(("none", "own"), ("knn",))
+    ranks = {"untrained_rank": [12.0, 13.0, 12.5], "rank": [3.0, 3.8, 9.0]}
+    lost = summarise(make_ends("own", z_spread=[0.9, 0.9, 0.9], **ranks), experiment)
+    assert lost.rows[1].flag == "lost dimensions in 2 of 3 seeds"
+    assert "“own” lost dimensions in 2 of 3 seeds (effective rank of the features 12.5 → 5.3)" in lost.dimensions
+    assert "--recipe=practice" in lost.dimensions
+    assert "No pretraining collapsed" in lost.collapse
+    both = summarise(make_ends("own", z_spread=[0.02, 0.9, 0.9], **ranks), experiment)
+    assert both.rows[1].flag == "collapsed in 1 of 3 seeds, lost dimensions in 2 of 3 seeds"
+    kept = summarise(make_ends("own", untrained_rank=[12.0], rank=[6.0]), experiment)
+    assert kept.rows[1].flag is None
+    assert kept.dimensions.startswith("No pretraining lost dimensions")
+    assert "“own” 12.0 → 6.0" in kept.dimensions
+    assert summarise(make_ends("own", z_spread=[0.9]), experiment).dimensions == ""
 
 
 def test_a_search_on_validation_images_alone_shows_and_compares_those():

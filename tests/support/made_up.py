@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from simsiam_jax.data.cache import ImageSplit
-from simsiam_jax.records.experiment import ArmRecord, Column, Experiment, Layout
+from simsiam_jax.records.experiment import AnalysisPlan, ArmRecord, Column, Experiment, Layout
 from simsiam_jax.records.results import Result, StageResult
 from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.study import exhibits
@@ -62,6 +62,21 @@ def make_experiment(arms=("none", "own"), evals=("finetune",), **changes):
         "data": {"train": {"images": 12, "fingerprint": "abc123"}},
     }
     return Experiment(**fields | changes)
+
+
+def make_plan(primary=("own",), looks=(3,), **changes):
+    """A plan of fine-tuning that decides after three seeds, and asks for any effect."""
+    return AnalysisPlan(
+        **{"evaluation": "finetune", "primary": primary, "looks": looks, "smallest_effect": 0.0} | changes
+    )
+
+
+def make_ends(arm, **numbers):
+    """A line of results.jsonl for each seed from 0 on: how its pretraining ended. Numbers are lists over the seeds."""
+    return [
+        make_result(seed, arm, eval="pretrain", split="validation", metrics=dict(zip(numbers, each, strict=True)))
+        for seed, each in enumerate(zip(*numbers.values(), strict=True))
+    ]
 
 
 def grouped_experiment(**changes):
@@ -168,6 +183,8 @@ def made_up_workdir(workdir, *, label_kind="classes", backbones=tuple(BACKBONES)
         class_names=names,
         layout=Layout(columns, pivot=classes),
         figure3=True,
+        plan=make_plan(tuple(arm.name for arm in arms if arm.pretrain == "in_domain"), evaluation="linear"),
+        label_draws={"linear": 2},
     )
     experiment.write(workdir)
     train = made_up_split(30, label_kind, attributes=attributes)
@@ -186,13 +203,17 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
     logs = {"finetune": (f"validation_{metric}",)}
     if pretrained:
         logs["pretrain"] = ("loss", "heldout_loss", "test_loss", "z_spread", "heldout_z_spread", f"knn_{metric}")
+        logs["pretrain"] += ("heldout_rank",)
     for stage, names in sorted(logs.items(), reverse=True):
         lines = [
             {"epoch": epoch, "update": epoch, "images_per_second": 100.0, **{name: rng.random() for name in names}}
             for epoch in (1, 2, 3)
         ]
         if stage == "pretrain":
-            lines = [{"epoch": 0, f"knn_{metric}": 0.3, "heldout_loss": 0.1, "heldout_z_spread": 0.7}, *lines]
+            lines = [
+                {"epoch": 0, f"knn_{metric}": 0.3, "heldout_loss": 0.1, "heldout_z_spread": 0.7, "heldout_rank": 1.0},
+                *lines,
+            ]
         write_log(folder / stage, lines)
     features = [rng.normal(size=(len(split), 8)).astype(np.float32) for split in (train, test)]
     if seed == SEEDS[0]:
@@ -207,13 +228,15 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
         for name in ("jaccard", "accuracy", "auc", "average_precision")
     )  # fmt: skip
     numbers = {name: float(rng.uniform(0.4, 0.9)) for name in names}
+    draws = dict.fromkeys(("knn", "finetune"), ()) | {"linear": (numbers[metric] - 0.02, numbers[metric] + 0.02)}
     common = {"experiment": "made_up", "backbone": arm.settings["backbone"], "pretrain": arm.pretrain, "seconds": 10.0}
     measured = [
-        make_result(seed, arm.name, eval=name, split=split, metrics=numbers, **common)
+        make_result(seed, arm.name, eval=name, split=split, metrics=numbers, draws=draws[name], **common)
         for name in ("knn", "linear", "finetune")
         for split in ("validation", "test")
     ]
     ended = {"loss": -0.9, "z_spread": 0.02 if arm.name.startswith("vit") else 0.9}
+    ended |= {"untrained_rank": 12.5, "rank": 3.6 if arm.name.startswith("vit") else 14.0}
     measured += [
         make_result(seed, arm.name, eval="pretrain", split=split, metrics=ended, **common)
         for split in ("train", "validation")
