@@ -112,9 +112,11 @@ class MethodConfig(Settings):
 class OptimizerConfig(Settings):
     """The optimiser, without its learning rate."""
 
-    name: Literal["adam", "sgd"] = setting("adam", "Optimiser.", "method", flag="optimizer")
-    weight_decay: float = setting(1e-5, "Coupled (L2) weight decay on all parameters.", "method", low=0, high=10)
-    momentum: float = setting(0.9, "Momentum of SGD.", "method", low=0, below=1)
+    name: Literal["adam", "sgd", "adamw", "lars"] = setting("adam", "Optimiser.", "method", flag="optimizer")
+    weight_decay: float = setting(
+        1e-5, "Weight decay: coupled (L2), of adamw decoupled; lars spares biases and norms.", "method", low=0, high=10
+    )
+    momentum: float = setting(0.9, "Momentum of sgd and lars.", "method", low=0, below=1)
 
 
 @dataclass(frozen=True)

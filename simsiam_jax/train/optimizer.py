@@ -1,4 +1,4 @@
-"""Optimisers as in the paper: coupled weight decay, linear warm-up, cosine decay, accumulation.
+"""Optimisers, the paper's and two more: weight decay, linear warm-up, cosine decay, accumulation.
 
 The optimiser gives the update for a learning rate of one; the step multiplies it by a rate that it is handed. So one
 compiled step serves every length of training, and the schedule is a plain array that can be logged.
@@ -13,22 +13,54 @@ import optax
 
 from simsiam_jax.settings.schema import OptimizerConfig, ScheduleConfig
 
+# Length of an update of lars relative to its parameter's at a learning rate of one, without momentum.
+TRUST_COEFFICIENT = 0.001
+
 
 def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax.GradientTransformation:
-    """Adam or SGD at a learning rate of one, with coupled weight decay.
+    """An optimiser at a learning rate of one.
 
-    Weight decay is added to the gradient, as `torch.optim.Adam(weight_decay=...)` has it, on all parameters
+    `adam` and `sgd` add weight decay to the gradient, as `torch.optim.Adam(weight_decay=...)` has it, on all parameters
     (PAPER.md, "Learning rate").
+
+    `adamw` adds it to Adam's update instead (Loshchilov and Hutter 2019, algorithm 2), on all parameters. The
+    learning rate then multiplies both, as in `torch.optim.AdamW` and `optax.adamw`.
+
+    `lars` is SGD whose gradient g, with coupled weight decay, is scaled by the trust ratio 0.001 |w| / |g| of each
+    parameter w before it enters the momentum (You et al. 2017, equation 6; there |g| is the sum of the lengths of
+    gradient and decay, here it is the length of their sum, as in `optax.lars`). Parameters of one dimension, which are
+    biases and those of norms, have neither weight decay nor a trust ratio. Differs from `optax.lars` and from You et
+    al., algorithm 1, where the learning rate changes: there an update enters the momentum times the rate of its own
+    step; here the momentum is of updates at a rate of one, and the rate of the present step multiplies it, as in
+    `torch.optim.SGD`. At a constant rate both are equal.
 
     Args:
       config: The optimiser.
       accumulation: Micro-batches whose gradients are averaged for one update; the others give zero updates.
     """
-    step = optax.scale_by_adam() if config.name == "adam" else optax.trace(decay=config.momentum)
-    chained = optax.chain(optax.add_decayed_weights(config.weight_decay), step, optax.scale(-1.0))
+    decay = optax.add_decayed_weights(config.weight_decay)
+    match config.name:
+        case "adam":
+            steps = (decay, optax.scale_by_adam())
+        case "adamw":
+            steps = (optax.scale_by_adam(), decay)
+        case "sgd":
+            steps = (decay, optax.trace(decay=config.momentum))
+        case "lars":
+            steps = (
+                optax.add_decayed_weights(config.weight_decay, mask=_of_many_dimensions),
+                optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST_COEFFICIENT), _of_many_dimensions),
+                optax.trace(decay=config.momentum),
+            )
+    chained = optax.chain(*steps, optax.scale(-1.0))
     if accumulation == 1:
         return chained
     return optax.MultiSteps(chained, every_k_schedule=accumulation).gradient_transformation()
+
+
+def _of_many_dimensions(params: Any) -> Any:
+    """Whether each parameter has more than one dimension, as a tree."""
+    return jax.tree.map(lambda param: param.ndim > 1, params)
 
 
 def learning_rates(config: ScheduleConfig, *, peak: float, updates_per_epoch: int, epochs: int) -> np.ndarray:

@@ -44,7 +44,7 @@ def test_sgd_has_momentum_and_coupled_decay():
     assert float(got) == pytest.approx(weight, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "sgd", "adamw", "lars"])
 def test_accumulated_gradients_make_the_update_of_their_mean(name):
     params = {"w": jnp.array([1.0, -2.0, 0.5])}
     gradients = [{"w": jax.random.normal(jax.random.key(k), (3,))} for k in range(4)]
@@ -105,3 +105,66 @@ def test_only_the_chosen_leaves_keep_the_constant_rate():
     scaled = scale_updates(updates, 0.1, constant=lambda path: path[0].key == "predictor", constant_rate=3.0)
     np.testing.assert_allclose(scaled["predictor"]["w"], 3.0)
     np.testing.assert_allclose(scaled["backbone"]["w"], 0.1)
+
+
+def _layer():
+    """Weights, a bias and a norm's scale, and their gradients at four steps."""
+    shapes = {"kernel": (4, 3), "bias": (3,), "scale": (3,)}
+
+    def draw(seed):
+        keys = jax.random.split(jax.random.key(seed), len(shapes))
+        return {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+
+    return draw(0), [draw(seed) for seed in range(1, 5)]
+
+
+def _assert_close(got, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
+
+
+def test_adamw_multiplies_its_weight_decay_by_the_learning_rate_as_optax_and_torch_do():
+    params, gradients = _layer()
+    ours = _descend(create_optimizer(OptimizerConfig("adamw", weight_decay=0.1)), params, gradients, 0.05)
+    _assert_close(ours, _descend(optax.adamw(0.05, weight_decay=0.1), params, gradients, 1.0))
+    coupled = _descend(create_optimizer(OptimizerConfig("adam", weight_decay=0.1)), params, gradients, 0.05)
+    assert float(jnp.abs(coupled["kernel"] - ours["kernel"]).max()) > 1e-3
+
+    torch = pytest.importorskip("torch")
+    weights = {name: torch.nn.Parameter(torch.tensor(np.asarray(value))) for name, value in params.items()}
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.05, weight_decay=0.1)
+    for gradient in gradients:
+        for name, weight in weights.items():
+            weight.grad = torch.tensor(np.asarray(gradient[name]))
+        optimizer.step()
+    _assert_close(ours, {name: weight.detach().numpy() for name, weight in weights.items()})
+
+
+def test_lars_is_that_of_optax_at_a_constant_rate():
+    params, gradients = _layer()
+
+    def weights_alone(params):
+        return {name: name == "kernel" for name in params}
+
+    ours = _descend(create_optimizer(OptimizerConfig("lars", weight_decay=0.1)), params, gradients, 2.0)
+    theirs = optax.lars(2.0, weight_decay=0.1, weight_decay_mask=weights_alone, trust_ratio_mask=weights_alone)
+    _assert_close(ours, _descend(theirs, params, gradients, 1.0))
+
+
+def test_lars_takes_the_trust_ratio_before_the_momentum_and_multiplies_the_momentum_by_the_present_rate():
+    # You et al. 2017, equation 6, with torch.optim.SGD's place of the learning rate.
+    params, gradients = _layer()
+    optimizer = create_optimizer(OptimizerConfig("lars", weight_decay=0.1, momentum=0.8))
+    state, got = optimizer.init(params), params
+    expected = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    velocity = dict.fromkeys(params, 0.0)
+    for rate, gradient in zip([2.0, 1.0, 0.5, 0.1], gradients, strict=True):
+        updates, state = optimizer.update(gradient, state, got)
+        got = optax.apply_updates(got, jax.tree.map(lambda u, rate=rate: u * rate, updates))
+        for name, weight in expected.items():
+            step = np.asarray(gradient[name], np.float64)
+            if weight.ndim > 1:
+                step = step + 0.1 * weight
+                step = step * 0.001 * np.linalg.norm(weight) / np.linalg.norm(step)
+            velocity[name] = 0.8 * velocity[name] + step
+            expected[name] = weight - rate * velocity[name]
+    _assert_close(got, expected)
