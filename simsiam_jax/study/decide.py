@@ -3,7 +3,7 @@
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
 from simsiam_jax.report.decide import decide, next_look, open_arms
-from simsiam_jax.report.summary import planned_differences
+from simsiam_jax.report.seeds import planned_differences
 from simsiam_jax.report.words import OUTCOMES, seeds_text, signed
 from simsiam_jax.study.definition import Study
 

@@ -13,7 +13,7 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
 from simsiam_jax.records.results import read_results
 from simsiam_jax.report.decide import decide_studies
-from simsiam_jax.report.summary import planned_differences
+from simsiam_jax.report.seeds import planned_differences
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.definition import Study
