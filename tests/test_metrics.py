@@ -12,7 +12,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from simsiam_jax.metrics import HEADLINE, headline_score, scores, top1, z_spread
+from simsiam_jax.metrics import HEADLINE, effective_rank, headline_score, scores, top1, z_spread
 
 
 def _draw(images, attributes, *, missing=0.0, seed=0):
@@ -32,6 +32,29 @@ def test_spread_is_near_one_for_directions_all_over_the_sphere():
 def test_spread_is_zero_for_collapsed_outputs_of_any_length():
     z = jnp.linspace(1.0, 9.0, 50)[:, None] * jnp.arange(1.0, 9.0)
     assert float(z_spread(z)) == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [10, 500])
+def test_effective_rank_counts_directions_of_equal_variance(count):
+    # An orthogonal frame of three directions, far from the origin, in 64 dimensions: rank 3, whatever the offset.
+    frame, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 3)))
+    basis, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(count, 4)))
+    centred = basis - basis.mean(axis=0)
+    directions = np.linalg.qr(centred)[0][:, :3]
+    features = (directions @ frame.T + 5.0).astype(np.float32)
+    assert effective_rank(features) == pytest.approx(3.0, rel=1e-3)
+    assert effective_rank(10 * features) == pytest.approx(3.0, rel=1e-3)
+
+
+def test_effective_rank_is_the_exponential_of_the_entropy_of_the_shares_of_variance():
+    # Variances 3:1 in two directions: exp(-(0.75 ln 0.75 + 0.25 ln 0.25)).
+    angles = np.arange(8) * np.pi / 4
+    features = np.stack([np.sqrt(3) * np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert effective_rank(features) == pytest.approx(np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))), rel=1e-5)
+
+
+def test_features_that_do_not_vary_have_no_rank():
+    assert effective_rank(np.ones((5, 3), np.float32)) == 0.0
 
 
 def test_top1_counts_the_rows_whose_largest_score_is_at_the_label():

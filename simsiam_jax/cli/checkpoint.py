@@ -90,7 +90,11 @@ def on_dataset(config: Config, dataset: str, labels: str | None) -> Config:
     """
     info = dataset_info(dataset, labels)
     moved = recipe_config(
-        config.recipe, dataset=info.name, image_size=config.image_size, finetune_view_changes=info.finetune_views
+        config.recipe,
+        dataset=info.name,
+        image_size=config.image_size,
+        backbone=config.program.backbone.name,
+        finetune_view_changes=info.finetune_views,
     )
     return dataclasses.replace(
         config,

@@ -23,7 +23,7 @@ from simsiam_jax.report.page import write_report
 from simsiam_jax.report.render import format_terminal
 from simsiam_jax.report.summary import summarise
 from simsiam_jax.settings.declare import plain_text
-from simsiam_jax.settings.recipes import PRESETS, recipe_config
+from simsiam_jax.settings.recipes import PRESETS, preset_settings, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
 from simsiam_jax.settings.schema import BackboneConfig, Config
 from simsiam_jax.settings.values import differences, to_dict
@@ -37,26 +37,28 @@ FOLDERS = ("workdir", "data_dir", "manual_dir", "feed")
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
 
-def define_study_flags(*, experiment: str, dataset: str, preset: str) -> None:
+def define_study_flags(*, experiment: str, dataset: str, preset: str, recipe: str = "paper") -> None:
     """Defines the flags of a launcher that pretrains: every setting, and those of the run but arms and evaluations.
 
     Args:
       experiment: Name of the launcher, which names its default workdir.
       dataset: The default data set.
       preset: The default preset.
+      recipe: The default recipe.
     """
     ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *FOLDERS)
-    define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset)
+    define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset, recipe=recipe)
 
 
 def config_from_flags(
-    presets: Mapping[str, Mapping[str, Any]], *, one_backbone: bool = True
+    presets: Mapping[str, Mapping[str, Any]], *, one_backbone: bool = True, backbone: str | None = None
 ) -> tuple[Config, tuple[int, ...]]:
     """Recipe, then preset, then flags: the whole configuration, and the looks, as `cli.plan.looks` gives them.
 
     Args:
       presets: Settings by the preset's name, as `settings.recipes.PRESETS`.
       one_backbone: Whether to drop the settings that the backbone does not have; False where each arm has its own.
+      backbone: The backbone that a recipe's settings are for; None takes the flag's.
 
     Raises:
       InputError: For an unknown name or an impossible number.
@@ -66,13 +68,15 @@ def config_from_flags(
     source = info if other is None else pretraining_source(other)
     require(preset in presets, f"--preset={preset}: unknown preset; known: {', '.join(presets)}")
     given = explicit(SETTINGS)
-    settings = {"image_size": info.image_size, **presets[preset], **given, **explicit(["seeds"])}
+    sized = preset_settings(presets[preset], recipe=recipe, preset=preset)
+    settings = {"image_size": info.image_size, **sized, **given, **explicit(["seeds"])}
     image_size, seeds = settings.pop("image_size"), settings.pop("seeds")
     SETTINGS["image_size"].check(image_size)
     config = recipe_config(
         recipe,
         dataset=info.name,
         image_size=image_size,
+        backbone=backbone or settings.get("backbone", BackboneConfig().name),
         view_changes=source.views,
         finetune_view_changes=info.finetune_views,
     )
@@ -92,8 +96,15 @@ def labels_flag() -> str | None:
     return labels if labels in (None, "none") else str(Path(labels).expanduser().absolute())
 
 
-def arm_configs(arms: Mapping[str, Arm], config: Config) -> dict[str, Config]:
+def arm_configs(arms: Mapping[str, Arm], config: Config, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Config]:
     """The settings of each arm: the run's, with the arm's own laid over them.
+
+    An arm with a backbone of its own starts from what the recipe has for that backbone.
+
+    Args:
+      arms: The arms.
+      config: The run's settings.
+      presets: Settings by the preset's name, as `config_from_flags` takes them.
 
     Raises:
       InputError: For a flag that the arms decide, or that no arm's backbone has.
@@ -103,7 +114,12 @@ def arm_configs(arms: Mapping[str, Arm], config: Config) -> dict[str, Config]:
         raise InputError(
             f"--{flag}={plain_text(given)}: the arms of this table differ in it; choose among them with --arms"
         )
-    found = {name: with_settings(config, _settings(arm)) for name, arm in arms.items()}
+    backbones = {arm.settings["backbone"] for arm in arms.values() if "backbone" in arm.settings}
+    bases = {name: config_from_flags(presets, one_backbone=False, backbone=name)[0] for name in backbones}
+    found = {
+        name: with_settings(bases.get(arm.settings.get("backbone"), config), _settings(arm))
+        for name, arm in arms.items()
+    }
     networks = {arm.program.backbone.name for arm in found.values()}
     if len(networks) > 1:
         # A flag that only some of the networks have is theirs alone.
@@ -169,6 +185,7 @@ def run_table(
     tested: bool = True,
     primary: tuple[str, ...] = (),
     decided_by: str | None = None,
+    recipe: str = "paper",
 ) -> None:
     """Runs a launcher: its flags, the study of its arms, the report and the table. Does not return.
 
@@ -187,8 +204,9 @@ def run_table(
       primary: The arms whose comparison with the first arm of their group is the question; declared before anything
         runs.
       decided_by: The evaluation that decides it; None only describes, as a search for settings does.
+      recipe: The default recipe.
     """
-    define_study_flags(experiment=experiment, dataset=dataset, preset=preset)
+    define_study_flags(experiment=experiment, dataset=dataset, preset=preset, recipe=recipe)
     define(["arms", "evals"], arms=list(arms), evals=list(evaluations))
     if decided_by is not None:
         define(["smallest_effect"])
@@ -205,7 +223,7 @@ def run_table(
         for name in names:
             require(name in arms, f"--arms: unknown arm {name!r}; known: {', '.join(arms)}")
         chosen = {name: arm for name, arm in arms.items() if name in names}
-        configs = arm_configs(chosen, config)
+        configs = arm_configs(chosen, config, presets)
         if len({arm.program.backbone.name for arm in configs.values()}) == 1:
             config = _with_backbone(config, without_absent_fields(config.program.backbone))
         study = Study(

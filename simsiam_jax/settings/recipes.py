@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simsiam_jax.errors import require
+from simsiam_jax.settings.resolve import SETTINGS
 from simsiam_jax.settings.schema import (
     BackboneConfig,
     Config,
@@ -22,7 +23,7 @@ from simsiam_jax.settings.schema import (
     ViewSpec,
 )
 
-RECIPES = ("paper", "code", "reference")
+RECIPES = ("paper", "code", "reference", "practice")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
@@ -37,6 +38,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "micro_batch_size": 32,
         "accumulation": 1,
         "labels_per_class": 5,
+        "label_draws": 3,
+        "finetune_label_draws": 1,
         "validation_images": 100,
         "finetune_epochs": 2,
         "seeds": 1,
@@ -56,11 +59,29 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def preset_settings(settings: Mapping[str, Any], *, recipe: str, preset: str) -> dict[str, Any]:
+    """The settings of a preset under a recipe.
+
+    Presets of fewer epochs than the paper's bring the paper's recipes a batch and a learning rate for them. The recipe
+    `practice` has its own, and takes from a preset only what changes size and length. `smoke` only shows that
+    everything runs: it is taken whole.
+
+    Args:
+      settings: Settings by name.
+      recipe: Name of the recipe.
+      preset: Name of the preset.
+    """
+    if recipe != "practice" or preset == "smoke":
+        return dict(settings)
+    return {name: value for name, value in settings.items() if name not in SETTINGS or SETTINGS[name].group != "method"}
+
+
 def recipe_config(
     recipe: str,
     *,
     dataset: str,
     image_size: int,
+    backbone: str = "resnet18",
     view_changes: Mapping[str, Any] | None = None,
     finetune_view_changes: Mapping[str, Any] | None = None,
 ) -> Config:
@@ -70,6 +91,7 @@ def recipe_config(
       recipe: One of `RECIPES`.
       dataset: Name of the data set.
       image_size: Side of the views in pixels.
+      backbone: Name of the backbone, on which the recipe `practice` depends.
       view_changes: Fields of `ViewSpec` in which the data set departs from the recipe (no mirroring of digits, say).
       finetune_view_changes: Fields in which fine-tuning's views depart from the recipe.
 
@@ -89,12 +111,11 @@ def recipe_config(
         image_size=image_size,
         views=ViewSpec(image_size, **{"blur_probability": 0.0 if small else 0.5, **(view_changes or {})}),
         finetune_views=ViewSpec(image_size, **{**finetune_views, **(finetune_view_changes or {})}),
-        backbone=BackboneConfig(stem="paper32" if small else "imagenet", patch_size=4 if small else 16),
+        backbone=BackboneConfig(backbone, stem="paper32" if small else "imagenet", patch_size=4 if small else 16),
     )
     config = Config(program=program, dataset=dataset, recipe=recipe)
-    return {"paper": lambda: config, "code": lambda: _code(config), "reference": lambda: _reference(config, small)}[
-        recipe
-    ]()
+    made = {"paper": lambda: config, "code": lambda: _code(config), "practice": lambda: _practice(config)}
+    return {**made, "reference": lambda: _reference(config, small)}[recipe]()
 
 
 def _code(config: Config) -> Config:
@@ -127,4 +148,32 @@ def _reference(config: Config, small: bool) -> Config:
             micro_batch_size=512,
             schedule=ScheduleConfig(0.03 if small else 0.05, scaling_batch="effective", schedule="cosine"),
         ),
+    )
+
+
+# Backbones whose settings under `practice` are those of a transformer.
+_TRANSFORMERS = ("vit_s", "pit_ti")
+
+
+def _practice(config: Config) -> Config:
+    """SimSiam for small data and few updates, found by `experiments.search_recipe`; its equations are unchanged.
+
+    The rule: small batches, so that few images give many updates, and at least 1,500 updates however few the images
+    are; a projector that ends in a norm without scale and bias, as all of SimSiam's descendants have it; half the
+    paper's learning rate. Transformers get AdamW, a low rate, a long warm-up and a patch embedding that stays as it was
+    drawn (MoCo v3, arXiv 2104.02057, section 4).
+    """
+    transformer = config.program.backbone.name in _TRANSFORMERS
+    schedule = ScheduleConfig(
+        1.5e-4 if transformer else 5e-4, warmup_epochs=10.0 if transformer else 2.0, schedule="cosine"
+    )
+    return dataclasses.replace(
+        config,
+        program=dataclasses.replace(
+            config.program,
+            head=HeadConfig(projector_dim=1024, projector_output_norm="plain", predictor_dim=256),
+            optimizer=OptimizerConfig("adamw", weight_decay=0.1) if transformer else config.program.optimizer,
+            accumulation=1,
+        ),
+        pretrain=dataclasses.replace(config.pretrain, micro_batch_size=32, schedule=schedule),
     )

@@ -169,3 +169,16 @@ def test_a_split_of_images_with_attributes_is_disjoint_covering_and_drawn_from_a
     assert set(held_out) != set(stratified_split(attributes, 0.2, 1)[1])
     with pytest.raises(InputError, match="empty"):
         stratified_split(attributes, 0.001, 0)
+
+
+def test_draws_of_one_seed_are_functions_of_seed_and_draw_and_differ():
+    classes = np.random.default_rng(0).integers(0, 5, 500).astype(np.int32)
+    attributes = np.random.default_rng(1).integers(0, 2, (500, 3)).astype(np.int32)
+    for labels in (classes, attributes):
+        drawn = [tuple(stratified_subset(labels, per_class=3, seed=4, draw=draw)) for draw in range(20)]
+        assert len(set(drawn)) == 20
+        assert drawn[0] == tuple(stratified_subset(labels, per_class=3, seed=4))
+        assert drawn[7] == tuple(stratified_subset(labels, per_class=3, seed=4, draw=7))
+        assert drawn[7] != tuple(stratified_subset(labels, per_class=3, seed=5, draw=7))
+        # The choices of a draw are nested, too.
+        assert set(drawn[7]) < set(stratified_subset(labels, per_class=9, seed=4, draw=7).tolist())

@@ -122,13 +122,95 @@ def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(places, d
         first, *others = arms
         for other in others:
             jax.tree.map(np.testing.assert_array_equal, other.initial_backbone(), first.initial_backbone())
-            np.testing.assert_array_equal(other.labelled.sample_ids, first.labelled.sample_ids)
-            np.testing.assert_array_equal(other.labelled.labels, first.labelled.labels)
+            for draw in (0, 1, 19):
+                np.testing.assert_array_equal(other.labelled(draw), first.labelled(draw))
         # What is pretrained begins with the same backbone.
         pretrained = backbone_variables(network.pretrain_state(seed).variables)
         jax.tree.map(np.testing.assert_array_equal, pretrained, first.initial_backbone())
     one, other = (Unit(study, network, None, data, "none", seed, {}) for seed in (0, 1))
-    assert not np.array_equal(one.labelled.sample_ids, other.labelled.sample_ids)
+    assert not np.array_equal(one.labelled(0), other.labelled(0))
+    assert not np.array_equal(one.labelled(0), one.labelled(1))
+
+
+def test_an_evaluation_is_the_mean_over_its_draws_each_of_other_labels(demo):
+    for name, count in (("knn", 3), ("linear", 3), ("finetune", 1)):
+        for line in json_lines(demo[0] / "results.jsonl"):
+            if line["eval"] == name:
+                assert len(line["draws"]) == count
+                assert line["metrics"]["top1"] == pytest.approx(np.mean(line["draws"]))
+                assert count == 1 or len(set(line["draws"])) > 1
+    assert json.loads((demo[0] / "experiment.json").read_text())["label_draws"] == {
+        "knn": 3,
+        "linear": 3,
+        "finetune": 1,
+    }
+
+
+def test_a_draw_by_itself_finds_what_it_finds_among_others(demo, places, tmp_path):
+    result = _demo(places, tmp_path / "w", "--arms=none", "--label_draws=2", "--finetune_label_draws=2")
+    assert result.returncode == 0, result.stderr
+    one = {(x["eval"], x["split"]): x["draws"] for x in json_lines(demo[0] / "results.jsonl") if x["arm"] == "none"}
+    for line in json_lines(tmp_path / "w" / "results.jsonl"):
+        assert len(line["draws"]) == 2
+        shared = min(2, len(one[line["eval"], line["split"]]))
+        assert line["draws"][:shared] == one[line["eval"], line["split"]][:shared]
+    # Each further draw of fine-tuning can be resumed by itself.
+    assert (tmp_path / "w" / "none" / "seed-0" / "finetune" / "draw-1" / "metrics.jsonl").exists()
+
+
+def test_with_all_labels_there_is_one_draw():
+    everything = with_settings(SMOKE, {"labels_per_class": None})
+    assert [everything.label_draws(name) for name in ("knn", "linear", "finetune")] == [1, 1, 1]
+    assert with_settings(SMOKE, {"label_fraction": 1.0}).label_draws("linear") == 1
+    assert with_settings(SMOKE, {"label_fraction": 0.5, "label_draws": 7}).label_draws("linear") == 7
+
+
+def test_seeds_are_added_by_looks_until_the_primary_comparison_is_decided(demo, places, tmp_path):
+    workdir = tmp_path / "auto"
+    flags = ["--evals=linear", "--seeds=auto", "--looks=2,3", "--first_seed=7"]
+    result = _demo(places, workdir, *flags)
+    assert result.returncode == 0, result.stderr
+    experiment = json.loads((workdir / "experiment.json").read_text())
+    assert experiment["plan"] == {
+        "evaluation": "linear",
+        "primary": ["in_domain"],
+        "looks": [2, 3],
+        "first_seed": 7,
+        "smallest_effect": 1.0,
+        "alpha": 0.05,
+    }
+    # The run says after each look what it decided, by the rule that the report uses.
+    said = [line for line in result.stdout.splitlines() if line.startswith("in_domain ")]
+    decided = not said[0].startswith("in_domain undecided")
+    seeds = {key[1] for key in numbers(workdir)}
+    assert seeds == ({7, 8} if decided else {7, 8, 9})
+    assert said[-1].endswith("the run ends")
+    # Looks are fixed beforehand.
+    for other in (["--seeds=2"], ["--seeds=auto", "--looks=2,4"], ["--seeds=auto", "--smallest_effect=2"]):
+        again = _demo(places, workdir, *flags[:1], *(flags[1:3] if len(other) == 1 else []), *flags[3:], *other)
+        refused(again, "decides in another way")
+
+
+def test_a_budget_ends_a_run_and_nothing_is_lost(demo, places, tmp_path):
+    flags = ["--evals=linear", "--seeds=auto", "--looks=2,3"]
+    result = _demo(places, tmp_path / "w", *flags, "--budget=0s")
+    assert result.returncode == 0, result.stderr
+    assert "the budget is spent" in result.stdout
+    assert numbers(tmp_path / "w") == {}
+
+
+def test_rank_is_watched_from_the_untrained_network_on(demo):
+    folder = demo[0] / "in_domain" / "seed-0" / "pretrain"
+    lines = json_lines(folder / "metrics.jsonl")
+    assert all(line["heldout_rank"] >= 1 for line in lines)
+    (validation,) = [
+        x["metrics"]
+        for x in json_lines(demo[0] / "results.jsonl")
+        if (x["arm"], x["eval"], x["split"]) == ("in_domain", "pretrain", "validation")
+    ]
+    assert validation["untrained_rank"] == lines[0]["heldout_rank"]
+    assert validation["rank"] == lines[-1]["heldout_rank"]
+    assert validation["untrained_knn_top1"] == lines[0]["knn_top1"]
 
 
 def test_running_again_repeats_nothing(demo, places):
