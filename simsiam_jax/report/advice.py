@@ -1,7 +1,7 @@
 """What to do next, from a report's own numbers: at most four steps, each with its reason and its command.
 
-Advice is given for a run with a plan, about its primary comparisons. A step that asks for another run has a command with
-a folder of its own, because settings of a begun run are not changed.
+Advice is given for a run with a plan, about its primary comparisons. A step that asks for another run has a command
+with a folder of its own, because settings of a begun run are not changed.
 """
 
 import shlex
@@ -14,7 +14,7 @@ from simsiam_jax.records.experiment import Experiment
 from simsiam_jax.report.curves import Curves
 from simsiam_jax.report.decide import Decision
 from simsiam_jax.report.summary import Row, Table
-from simsiam_jax.report.words import OUTCOMES, STAGE_WORDS, seeds_text, signed
+from simsiam_jax.report.words import STAGE_WORDS, seeds_text, signed
 from simsiam_jax.settings.resolve import SETTINGS
 
 MOST = 4
@@ -100,7 +100,7 @@ def _use(asked: Asked, experiment: Experiment) -> list[Step]:
         row, decision = max(helped, key=lambda each: _score(each[0], experiment))
         assert experiment.plan is not None
         seed = experiment.plan.first_seed
-        folder = f"{row.name}/seed-{seed}/pretrain"
+        folder = f"{row.arm.shares or row.name}/seed-{seed}/pretrain"
         reason = f"it raised {_spoken(experiment)} by {_change(decision)}"
         command = f"python -m experiments.export --checkpoint=WORKDIR/{folder} --out=exported"
         return [Step(f"Use the pretraining “{row.label}”, whose checkpoint is {folder} in this run's folder",
@@ -108,9 +108,8 @@ def _use(asked: Asked, experiment: Experiment) -> list[Step]:
     if all(decision.outcome in ("hurt", "too_small") for _, decision in asked):
         row, decision = max(asked, key=lambda each: each[1].mean or 0.0)
         reference = row.reference.words if row.reference is not None else ""
-        said = OUTCOMES[decision.outcome][2:]
+        said = "a loss" if decision.outcome == "hurt" else "too small to matter"
         reason = f"“{row.label}” changed {_spoken(experiment)} by {_change(decision)}, which is {said}"
-        reason = reason.replace("which is hurt", "which is a loss")
         return [Step(f"Do without this pretraining: start from “{reference}”", reason)]
     return []
 
