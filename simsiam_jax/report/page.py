@@ -167,7 +167,7 @@ def _failures(workdir: Path) -> list[str]:
 def _markdown(content: Content) -> str:
     """The page's essence for a README or an issue. The settings are in experiment.json."""
     escape, experiment = words.escape_markdown, content.experiment
-    parts = [f"# {escape(experiment.title)}", escape(experiment.question)]
+    parts = [f"# {escape(experiment.title)}", "" if content.table.answer else escape(experiment.question)]
     parts += [f"**{escape(note)}.**" for note in content.notes]
     parts += [render.to_markdown(content.table).rstrip(), *map(escape, content.savings)]
     parts += [f"![{picture.alternative}]({picture.name}.png)" for picture in content.all_pictures]
