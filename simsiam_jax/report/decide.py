@@ -129,7 +129,7 @@ def boundaries(looks: tuple[int, ...], alpha: float, sides: int = 2) -> tuple[fl
         error = np.sqrt((squares - total**2 / n) / (n - 1) / n)
         t = (np.abs(total) if sides == 2 else total) / n / error
         if spent > 0:
-            place = len(t) - round(spending * _PATHS)
+            place = len(t) - max(1, round(spending * _PATHS))
             found.append(float(np.partition(t, place)[place]))
         going_on = t < found[-1]
         total, squares = total[going_on], squares[going_on]

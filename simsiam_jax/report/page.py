@@ -14,6 +14,7 @@ from simsiam_jax.files import locked
 from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report import labels, render, words
+from simsiam_jax.report.advice import Step, advice
 from simsiam_jax.report.curves import curve_pictures, read_curves
 from simsiam_jax.report.exhibits import exhibit_pictures
 from simsiam_jax.report.figures import outcome_pictures
@@ -41,6 +42,7 @@ class Content:
       savings: How many labels pretraining saved, in words.
       timings: What each arm cost.
       provenance: Where the numbers were measured, as texts by group and name.
+      advice: What to do next.
     """
 
     experiment: Experiment
@@ -50,6 +52,7 @@ class Content:
     savings: Sequence[str]
     timings: Sequence[Timing]
     provenance: Mapping[str, Mapping[str, str]]
+    advice: Sequence[Step] = ()
 
     @property
     def all_pictures(self) -> list[Picture]:
@@ -145,6 +148,7 @@ def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result
         savings=[found.sentence for found in saved],
         timings=arm_timings(results, experiment, pretraining, finetuning),
         provenance=provenance(results),
+        advice=advice(table, experiment, pretraining),
     )
 
 
@@ -163,7 +167,7 @@ def _failures(workdir: Path) -> list[str]:
 def _markdown(content: Content) -> str:
     """The page's essence for a README or an issue. The settings are in experiment.json."""
     escape, experiment = words.escape_markdown, content.experiment
-    parts = [f"# {escape(experiment.title)}", escape(experiment.question)]
+    parts = [f"# {escape(experiment.title)}", "" if content.table.answer else escape(experiment.question)]
     parts += [f"**{escape(note)}.**" for note in content.notes]
     parts += [render.to_markdown(content.table).rstrip(), *map(escape, content.savings)]
     parts += [f"![{picture.alternative}]({picture.name}.png)" for picture in content.all_pictures]
@@ -180,9 +184,12 @@ def _markdown(content: Content) -> str:
             ]
             lines.append("| " + " | ".join([escape(timing.label), *cells, words.duration(timing.total)]) + " |")
         parts.append("\n".join(lines))
-    # A fence of tildes longer than any in the command: user text cannot close it.
-    fence = "~" * (3 + experiment.command.count("~"))
-    parts.append(f"{fence}\n{experiment.command}\n{fence}")
+    if content.advice:
+        parts.append("What to do next:")
+        for number, step in enumerate(content.advice, start=1):
+            command = "" if step.command is None else f"\n\n{_fenced(step.command, '   ')}"
+            parts.append(f"{number}. {escape(str(step))}{command}")
+    parts.append(_fenced(experiment.command))
     data = {f"data, {split}": ", ".join(values.values()) for split, values in content.data.items()}
     parts += [
         "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in values.items())
@@ -190,6 +197,12 @@ def _markdown(content: Content) -> str:
         if values
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _fenced(command: str, indent: str = "") -> str:
+    """A command as a block of code. Its fence of tildes is longer than any in it: user text cannot close it."""
+    fence = "~" * (3 + command.count("~"))
+    return "\n".join(f"{indent}{line}" for line in (fence, *command.splitlines(), fence))
 
 
 def _page(content: Content) -> str:

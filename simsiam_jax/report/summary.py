@@ -85,7 +85,7 @@ class Table:
       headline: The words for the number that is shown.
       columns: The columns as (eval, split).
       rows: The arms in order.
-      verdicts: A verdict for each compared column and each arm that has a reference.
+      verdicts: A verdict for each compared column, that of the plan first, and each arm that has a reference.
       seeds: The seeds that the finished run has, and any other that was measured.
       units_done: The number of finished evaluations of an arm and seed.
       units_expected: The number of evaluations that the finished run has.
@@ -214,7 +214,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
                 experiment,
                 decisions.get(row.name) if key == column else None,
             )
-            for key in compared
+            for key in sorted(compared, key=lambda key: key != column)
             for row in rows
             if row.reference is not None and not row.arm.absent
         ),

@@ -101,3 +101,13 @@ def test_logs_are_read_with_their_arms_position_and_bad_lines_are_noted(tmp_path
     assert read_curves(tmp_path, experiment, "pretrain")[1] == [
         "own/seed-0/pretrain/metrics.jsonl: 1 unreadable line left out"
     ]
+
+
+def test_the_rank_is_shown_from_the_untrained_network_on():
+    logs = [Curves("own", 1, {0: [{"epoch": 0, "heldout_rank": 12.0}, {"epoch": 4, "heldout_rank": 5.0}]})]
+    (picture,) = curve_pictures(logs, [], make_experiment(("own",)))
+    assert picture.name == "rank"
+    (axes,) = picture.figure.axes
+    assert axes.lines[0].get_xdata().tolist() == [0, 4]
+    assert axes.lines[0].get_ydata().tolist() == [12.0, 5.0]
+    assert axes.get_ylim()[0] == 0

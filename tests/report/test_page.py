@@ -291,7 +291,6 @@ def test_the_page_shows_every_section_of_a_whole_run(tmp_path):
         "not run",
         "Not run: ResNet-18: ImageNet, ViT-S: ImageNet (no weights at hand).",
         "collapsed in 3 of 3 seeds, lost dimensions in 3 of 3 seeds",
-        "What the interval is made of",
         "Between draws of labelled images",
         "3 seeds × 2 draws of labels",
         'backbone.name: "resnet18" -> "vit_s"',
