@@ -107,6 +107,9 @@ class MethodConfig(Settings):
     )
     constant_predictor: bool = setting(True, "Whether the predictor's learning rate stays at its peak.", "method")
 
+    predictor_rate: float = setting(
+        1.0, "Factor on the predictor's learning rate, constant or not.", "method", above=0, high=100
+    )
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):

@@ -57,14 +57,13 @@ def _apply_gradients(
     state: TrainState,
     gradients: Any,
     batch_stats: Any,
-    hyper: Hyper,
+    rate_of: Callable[[Any], Any],
     optimizer: optax.GradientTransformation,
-    constant: Callable[[Any], bool] = lambda path: False,
 ) -> TrainState:
-    """The state after an optimiser step with the devices' mean gradient; `constant` as in `scale_updates`."""
+    """The state after an optimiser step with the devices' mean gradient; `rate_of` as in `scale_updates`."""
     gradients = lax.pmean(gradients, AXIS)
     unscaled, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    updates = scale_updates(unscaled, hyper.learning_rate, constant=constant, constant_rate=hyper.constant_rate)
+    updates = scale_updates(unscaled, rate_of)
     return TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -73,8 +72,12 @@ def _apply_gradients(
     )
 
 
-def _in_predictor(path: Any) -> bool:
-    return path[0].key == "predictor"
+def _pretraining_rates(hyper: Hyper, method: MethodConfig) -> Callable[[Any], Any]:
+    """The learning rate of a parameter by its path: the predictor may have its own (SimSiam, section 4.2)."""
+    predictor = hyper.constant_rate if method.constant_predictor else hyper.learning_rate
+    if method.predictor_rate != 1:
+        predictor = predictor * method.predictor_rate
+    return lambda path: predictor if path[0].key == "predictor" else hyper.learning_rate
 
 
 def pretrain_step(
@@ -111,8 +114,7 @@ def pretrain_step(
         return loss, (batch_stats, z_spread(z1))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    constant = {"constant": _in_predictor} if method.constant_predictor else {}
-    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer, **constant)
+    state = _apply_gradients(state, gradients, batch_stats, _pretraining_rates(hyper, method), optimizer)
     return state, lax.pmean({"loss": loss, "z_spread": spread}, AXIS)
 
 
@@ -140,7 +142,7 @@ def finetune_step(
         return share * classification_loss(logits, batch.labels), (updated.get("batch_stats", {}), logits)
 
     (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer)
+    state = _apply_gradients(state, gradients, batch_stats, lambda path: hyper.learning_rate, optimizer)
     accuracy = {"top1": top1(logits, batch.labels)} if batch.labels.ndim == 1 else {}
     return state, lax.pmean({"loss": loss, **accuracy}, AXIS)
 
