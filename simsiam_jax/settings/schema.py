@@ -99,17 +99,18 @@ class HeadConfig(Settings):
 
 @dataclass(frozen=True)
 class MethodConfig(Settings):
-    """Equation (3), and what an ablation takes away from it (SimSiam, 4.1, 4.2 and 4.6)."""
+    """Equation (3), what an ablation takes away from it (SimSiam, 4.1, 4.2 and 4.6), and what others add to it."""
 
     stop_gradient: bool = setting(True, "Whether the gradient is stopped at z.", "method")
-    symmetric: bool = setting(
-        True, "Whether each view is predicted from the other, or the second from the first alone.", "method"
+    symmetric: bool = setting(True, "Whether every view predicts the others, or the first view alone does.", "method")
+    target_views: int = setting(
+        2, "Views of an image; each predicts the mean of the others (FastSiam).", "method", low=2, high=8
     )
     constant_predictor: bool = setting(True, "Whether the predictor's learning rate stays at its peak.", "method")
-
     predictor_rate: float = setting(
         1.0, "Factor on the predictor's learning rate, constant or not.", "method", above=0, high=100
     )
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):

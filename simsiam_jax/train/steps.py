@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from simsiam_jax.data.feed import Batch, in_batches
-from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
+from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, several_views
 from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
@@ -90,7 +90,7 @@ def pretrain_step(
     views: ViewSpec,
     method: MethodConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One micro-step of SimSiam: two views, equation (3), gradients averaged over the devices.
+    """One micro-step of SimSiam: its views, equation (3), gradients averaged over the devices.
 
     Args:
       state: The state before the step, the same on every device.
@@ -98,20 +98,21 @@ def pretrain_step(
       hyper: Learning rates, seed and epoch as scalars.
       model: The network, with `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
       optimizer: Optimiser from `create_optimizer`, with `MultiSteps` inside for accumulation.
-      views: Distribution of the two views.
-      method: Parts of equation (3) that are in force.
+      views: Distribution of the views.
+      method: Number of the views, parts of equation (3) that are in force, and the predictor's learning rate.
 
     Returns:
       The new state, and `loss` and `z_spread` as float32 scalars.
     """
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=views)
-    keys = jnp.stack([sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=view) for view in (0, 1)])
+    count, draw = method.target_views, {"seed": hyper.seed, "epoch": hyper.epoch}
+    drawn = several_views(batch.images, batch.sample_ids, **draw, spec=views, count=count)
+    keys = jnp.stack([sample_keys(batch.sample_ids, **draw, view=view) for view in range(count)])
 
     def loss_of(params):
         variables = {"params": params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
-        (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2, keys)
-        loss = simsiam_loss(p1, p2, z1, z2, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
-        return loss, (batch_stats, z_spread(z1))
+        outputs, batch_stats = train_on_views(model, variables, *drawn, keys=keys)
+        loss = simsiam_loss(*outputs, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
+        return loss, (batch_stats, z_spread(outputs[count]))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     state = _apply_gradients(state, gradients, batch_stats, _pretraining_rates(hyper, method), optimizer)
@@ -186,13 +187,11 @@ def heldout_outputs(
     variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, views: ViewSpec, method: MethodConfig
 ) -> dict[str, jax.Array]:
     """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views)
-    outputs: Any = model.apply(variables, view1, view2, train=False)
-    p1, p2, z1, z2 = outputs
-    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(
-        p1, p2, z1, z2
-    )
-    return {"loss": losses, "z": l2_normalize(z1)}
+    count = method.target_views
+    drawn = several_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views, count=count)
+    outputs: Any = model.apply(variables, *drawn, train=False)
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(*outputs)
+    return {"loss": losses, "z": l2_normalize(outputs[count])}
 
 
 def clean_outputs(

@@ -53,6 +53,8 @@ OTHERS = {
     "stop_gradient": False,
     "symmetric": False,
     "constant_predictor": False,
+    "predictor_rate": 10.0,
+    "target_views": 3,
     "optimizer": "sgd",
     "weight_decay": 0.5,
     "momentum": 0.5,
