@@ -110,6 +110,9 @@ class MethodConfig(Settings):
     predictor_rate: float = setting(
         1.0, "Factor on the predictor's learning rate, constant or not.", "method", above=0, high=100
     )
+    frozen_patch_embedding: bool = setting(
+        False, "Whether pretraining leaves a transformer's patch embedding as it is (MoCo v3).", "method"
+    )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,27 @@ def _pretraining_rates(hyper: Hyper, method: MethodConfig) -> Callable[[Any], An
     predictor = hyper.constant_rate if method.constant_predictor else hyper.learning_rate
     if method.predictor_rate != 1:
         predictor = predictor * method.predictor_rate
-    return lambda path: predictor if path[0].key == "predictor" else hyper.learning_rate
+
+    def rate_of(path):
+        if _is_frozen(path, method):
+            return 0.0
+        return predictor if path[0].key == "predictor" else hyper.learning_rate
+
+    return rate_of
+
+
+def _is_frozen(path: Any, method: MethodConfig) -> bool:
+    """Whether a parameter is not trained: the patch embedding, where asked (Chen, Xie and He 2021, section 4)."""
+    return method.frozen_patch_embedding and (path[0].key, path[1].key) == ("backbone", "patch_embed")
+
+
+def _without_frozen_gradients(params: Any, method: MethodConfig) -> Any:
+    """The parameters, with no gradient to those that are not trained."""
+    if not method.frozen_patch_embedding:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, param: lax.stop_gradient(param) if _is_frozen(path, method) else param, params
+    )
 
 
 def pretrain_step(
@@ -99,7 +119,7 @@ def pretrain_step(
       model: The network, with `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
       optimizer: Optimiser from `create_optimizer`, with `MultiSteps` inside for accumulation.
       views: Distribution of the views.
-      method: Number of the views, parts of equation (3) that are in force, and the predictor's learning rate.
+      method: Number of the views, parts of equation (3) that are in force, and what has a learning rate of its own.
 
     Returns:
       The new state, and `loss` and `z_spread` as float32 scalars.
@@ -109,7 +129,8 @@ def pretrain_step(
     keys = jnp.stack([sample_keys(batch.sample_ids, **draw, view=view) for view in range(count)])
 
     def loss_of(params):
-        variables = {"params": params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
+        variables = {"params": _without_frozen_gradients(params, method)}
+        variables |= {"batch_stats": state.batch_stats} if state.batch_stats else {}
         outputs, batch_stats = train_on_views(model, variables, *drawn, keys=keys)
         loss = simsiam_loss(*outputs, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
         return loss, (batch_stats, z_spread(outputs[count]))
