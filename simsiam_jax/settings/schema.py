@@ -5,6 +5,7 @@ The defaults are those of the recipe `paper`: the text of arXiv 2112.02297 and, 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -187,6 +188,9 @@ class PretrainConfig(Settings):
         None, "Pretrain on at most so many images.", "size", flag="pretrain_images", low=1, high=10**9, shared=True
     )
     epochs: int = setting(100, "Epochs of pretraining.", "size", low=1, high=100_000)
+    min_updates: int | None = setting(
+        None, "Pretrain for more epochs where they have fewer updates than this.", "size", low=1, high=10**9
+    )
     micro_batch_size: int = setting(
         # Batch statistics of a single image are no statistics.
         64, "Images of a micro-batch, over which batch statistics are taken.", "method", low=2, high=65536
@@ -196,6 +200,14 @@ class PretrainConfig(Settings):
         5, "Epochs from one kNN measurement during pretraining to the next.", "output", low=1, high=100_000
     )
     test_loss: bool = setting(False, "Whether the loss on test images is logged too (Figure 3).", "output")
+
+    def epochs_for(self, updates_per_epoch: int) -> int:
+        """The epochs of pretraining: `epochs`, or as many more as `min_updates` needs.
+
+        Args:
+          updates_per_epoch: Updates in an epoch, 1 or more.
+        """
+        return max(self.epochs, math.ceil((self.min_updates or 0) / updates_per_epoch))
 
 
 @dataclass(frozen=True)
