@@ -31,33 +31,42 @@ def negative_cosine_similarity(p: Float[Array, "batch dim"], z: Float[Array, "ba
 
 
 def simsiam_loss(
-    p1: Float[Array, "batch dim"],
-    p2: Float[Array, "batch dim"],
-    z1: Float[Array, "batch dim"],
-    z2: Float[Array, "batch dim"],
-    *,
-    stop_gradient: bool = True,
-    symmetric: bool = True,
+    *outputs: Float[Array, "batch dim"], stop_gradient: bool = True, symmetric: bool = True
 ) -> Float[Array, ""]:
-    """Equation (3): D(p1, stopgrad z2) / 2 + D(p2, stopgrad z1) / 2.
+    """Equation (3): D(p1, stopgrad z2) / 2 + D(p2, stopgrad z1) / 2, and its form for more than two views.
 
-    SimSiam's sections 4.1 and 4.6 take its two parts away.
+    With K views it is the mean over the views i of D(p_i, stopgrad t_i), where t_i is the mean of the other views' z
+    (FastSiam, Pototzky et al. 2022). Differs from FastSiam: each z is normalised to length 1 before the mean is taken,
+    so that all views count alike. SimSiam's sections 4.1 and 4.6 take away the stop-gradient and the symmetry.
 
     Args:
-      p1: The predictor's output for the first view.
-      p2: The predictor's output for the second view.
-      z1: The projector's output for the first view; a target.
-      z2: The projector's output for the second view; a target.
+      *outputs: The predictor's outputs p of the K views, then the projector's outputs z of the same views, which are
+        the targets: p1, p2, z1, z2 for two views.
       stop_gradient: Whether no gradient reaches z.
-      symmetric: Whether both terms count, or the first alone, whole.
+      symmetric: Whether all K terms count, or the first alone, whole.
 
     Returns:
       A float32 scalar in -1..1.
     """
+    views = len(outputs) // 2
+    p, z = outputs[:views], outputs[views:]
     if stop_gradient:
-        z1, z2 = jax.lax.stop_gradient((z1, z2))
-    first = negative_cosine_similarity(p1, z2)
-    return 0.5 * first + 0.5 * negative_cosine_similarity(p2, z1) if symmetric else first
+        z = jax.lax.stop_gradient(z)
+
+    def term(view: int) -> Float[Array, ""]:
+        return negative_cosine_similarity(p[view], _mean_direction(*z[:view], *z[view + 1 :]))
+
+    if not symmetric:
+        return term(0)
+    share = 1 / views
+    return sum((share * term(view) for view in range(1, views)), share * term(0))
+
+
+def _mean_direction(*vectors: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+    """The mean of the vectors' directions; a single one comes back as it is, since D does not depend on its length."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return sum(map(l2_normalize, vectors[1:]), l2_normalize(vectors[0])) / len(vectors)
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, ""]:

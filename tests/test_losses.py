@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,41 @@ def test_the_asymmetric_loss_is_its_first_term_whole():
     first, second = jax.grad(loss, argnums=(0, 1))(p1, p2)
     assert float(jnp.abs(first).max()) > 0
     assert float(jnp.abs(second).max()) == 0
+
+
+def test_of_two_views_the_loss_and_its_gradients_are_equation_3_to_the_bit():
+    outputs = [_draw(seed) for seed in range(4)]
+
+    def plain(p1, p2, z1, z2):
+        z1, z2 = jax.lax.stop_gradient((z1, z2))
+        return 0.5 * negative_cosine_similarity(p1, z2) + 0.5 * negative_cosine_similarity(p2, z1)
+
+    every = (0, 1, 2, 3)
+    got = jax.jit(jax.value_and_grad(simsiam_loss, argnums=every))(*outputs)
+    expected = jax.jit(jax.value_and_grad(plain, argnums=every))(*outputs)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_each_of_more_views_predicts_the_mean_direction_of_the_others():
+    p, z = _draw(0, (4, 6, 5)), _draw(1, (4, 6, 5)) * jnp.array([1.0, 7.0, 0.1, 3.0]).reshape(4, 1, 1)
+
+    def direction(x):
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    directions, terms = direction(np.asarray(z, np.float64)), []
+    for view in range(4):
+        target = np.mean(np.delete(directions, view, axis=0), axis=0)
+        terms.append(-np.mean(np.sum(direction(np.asarray(p[view], np.float64)) * direction(target), axis=-1)))
+    assert float(simsiam_loss(*p, *z)) == pytest.approx(np.mean(terms), abs=1e-6)
+    assert float(simsiam_loss(*p, *z, symmetric=False)) == pytest.approx(terms[0], abs=1e-6)
+
+
+def test_of_more_views_no_gradient_reaches_the_targets_unless_asked():
+    outputs = [_draw(seed) for seed in range(6)]
+    for stopped in (True, False):
+        gradients = jax.grad(functools.partial(simsiam_loss, stop_gradient=stopped), argnums=tuple(range(6)))(*outputs)
+        assert all(float(jnp.abs(g).max()) > 0 for g in gradients[:3])
+        assert all((float(jnp.abs(g).max()) == 0) == stopped for g in gradients[3:])
 
 
 def test_gradient_is_orthogonal_to_the_prediction():

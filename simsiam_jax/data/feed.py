@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     Attributes:
       images: Images in 0..255, uint8 [..., height, width, 3].
       labels: Labels, int32 [...] or [..., attributes]; -1 where there is none.
-      sample_ids: Numbers of the images, int32 [...], from which `two_views` draws.
+      sample_ids: Numbers of the images, int32 [...], from which their views are drawn.
     """
 
     images: Any

@@ -24,8 +24,8 @@ _FLIP, _JITTER, _GREYSCALE, _BLUR, _SIGMA = range(augment.CROP_NUMBERS, augment.
 _FACTORS = slice(_SIGMA + 1, _SIGMA + 5)
 _NUMBERS = _FACTORS.stop
 
-# This is added to a view's number for the keys that the network draws with, apart from those of the views 0 and 1.
-_NETWORK = 2
+# The keys of a pair of views have four uses: its views, the even and the odd one, and what a network draws on each.
+_USES_OF_A_PAIR, _NETWORK = 4, 2
 
 # The order of the colour operations belongs to no sample. It is what a sample of this id would draw.
 _NO_SAMPLE = 2**32 - 1
@@ -58,9 +58,23 @@ def two_views(
     Returns:
       Normalised float32 images, height and width `spec.image_size`.
     """
-    view1 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=0, spec=spec)
-    view2 = augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=1, spec=spec)
+    view1, view2 = several_views(images, sample_ids, seed=seed, epoch=epoch, spec=spec, count=2)
     return view1, view2
+
+
+def several_views(
+    images: UInt8[Array | np.ndarray, "batch height width 3"],
+    sample_ids: Integer[Array | np.ndarray, "batch"],
+    *,
+    seed: Scalar,
+    epoch: Scalar,
+    spec: ViewSpec,
+    count: int,
+) -> tuple[Float[Array, "batch size size 3"], ...]:
+    """The first `count` augmented views of each image, 1 or more; the other arguments are as in `two_views`."""
+    return tuple(
+        augmented_view(images, sample_ids, seed=seed, epoch=epoch, view=view, spec=spec) for view in range(count)
+    )
 
 
 def augmented_view(
@@ -86,7 +100,7 @@ def augmented_view(
       sample_ids: The images' numbers in their data set, 0..2**32 - 2.
       seed: Seed of the run.
       epoch: Number of the pass over the data.
-      view: Number of the view, 0 or 1; fine-tuning, which needs one view, uses 0.
+      view: Number of the view, 0 or more; fine-tuning, which needs one view, uses 0.
       spec: Distribution of the view; static under `jax.jit`.
 
     Returns:
@@ -126,7 +140,7 @@ def sample_keys(
     sample_ids: Integer[Array | np.ndarray, "batch"], *, seed: Scalar, epoch: Scalar, view: Scalar
 ) -> Key[Array, "batch"]:
     """Keys for what a network draws by itself on a view (stochastic depth); arguments as in `augmented_view`."""
-    return _keys_of(_epoch_key(seed, epoch), sample_ids, _NETWORK + view)
+    return _keys_of(_epoch_key(seed, epoch), sample_ids, _use_of(view) + _NETWORK)
 
 
 def evaluation_view(
@@ -164,6 +178,11 @@ def _epoch_key(seed: Scalar, epoch: Scalar) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), epoch)
 
 
+def _use_of(view: Scalar) -> Scalar:
+    """The use of keys that draws a view: 0, 1, 4, 5, 8, ... for the views 0, 1, 2, 3, 4, ..."""
+    return view // 2 * _USES_OF_A_PAIR + view % 2
+
+
 def _keys_of(
     epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], use: Scalar
 ) -> Key[Array, "batch"]:
@@ -179,7 +198,7 @@ def _sample_numbers(
     epoch_key: Key[Array, ""], sample_ids: Integer[Array | np.ndarray, "batch"], view: Scalar
 ) -> Float[Array, "batch numbers"]:
     """All uniform numbers of a view in 0..1, each sample's from its own key."""
-    return jax.vmap(lambda key: jax.random.uniform(key, (_NUMBERS,)))(_keys_of(epoch_key, sample_ids, view))
+    return jax.vmap(lambda key: jax.random.uniform(key, (_NUMBERS,)))(_keys_of(epoch_key, sample_ids, _use_of(view)))
 
 
 def _colour_factors(numbers: Float[Array, "batch 4"], spec: ViewSpec) -> Float[Array, "batch 4"]:
@@ -192,6 +211,6 @@ def _colour_factors(numbers: Float[Array, "batch 4"], spec: ViewSpec) -> Float[A
 
 def _colour_order(epoch_key: Key[Array, ""], view: Scalar, active: list[int]) -> Int[Array, "operations"]:
     """A uniformly random order of the active colour operations, as indices into `active`."""
-    key = jax.random.fold_in(jax.random.fold_in(epoch_key, np.uint32(_NO_SAMPLE)), view)
+    key = jax.random.fold_in(jax.random.fold_in(epoch_key, np.uint32(_NO_SAMPLE)), _use_of(view))
     # Four numbers always: the remaining operations keep their order when one is switched off.
     return jnp.argsort(jax.random.uniform(key, (len(_COLOUR_OPERATIONS),))[np.array(active)])

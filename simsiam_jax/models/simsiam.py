@@ -90,7 +90,7 @@ class Predictor(nn.Module):
 
 
 class SimSiam(nn.Module):
-    """The network of equation (1): z = projector(backbone(view)) and p = predictor(z), for each of two views.
+    """The network of equation (1): z = projector(backbone(view)) and p = predictor(z), for each view.
 
     Attributes:
       backbone: Module that maps images [batch, height, width, 3] to features [batch, features]; its variables live
@@ -142,56 +142,51 @@ class SimSiam(nn.Module):
         return (self.predictor(z, train=train) if self.head.predictor else z), z
 
     def __call__(
-        self,
-        view1: Float[Array, "batch height width 3"],
-        view2: Float[Array, "batch height width 3"],
-        train: bool = False,
-    ) -> tuple[
-        Float[Array, "batch dim"],
-        Float[Array, "batch dim"],
-        Float[Array, "batch dim"],
-        Float[Array, "batch dim"],
-    ]:
-        """Returns (p1, p2, z1, z2). Each view is normalised by its own batch, as in two forward passes."""
-        p1, z1 = self.branch(view1, train=train)
-        p2, z2 = self.branch(view2, train=train)
-        return p1, p2, z1, z2
+        self, *views: Float[Array, "batch height width 3"], train: bool = False
+    ) -> tuple[Float[Array, "batch dim"], ...]:
+        """Returns p of every view, then z of every view: (p1, p2, z1, z2) of two.
+
+        Each view is normalised by its own batch, as in forward passes of their own.
+        """
+        p, z = zip(*(self.branch(view, train=train) for view in views), strict=True)
+        return *p, *z
 
 
 def train_on_views(
     model: SimSiam,
     variables: Variables,
-    view1: jax.Array,
-    view2: jax.Array,
-    keys: Key[Array, "2 batch"] | None = None,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], Variables]:
-    """`model(view1, view2, train=True)` with both views folded into one pass of twice the batch.
+    *views: Float[Array, "batch height width 3"],
+    keys: Key[Array, "view batch"] | None = None,
+) -> tuple[tuple[Float[Array, "batch dim"], ...], Variables]:
+    """`model(*views, train=True)` with all views folded into one pass of as many batches.
 
     `vmap` over the views keeps their batch statistics apart, and compiles each layer once. The running statistics
-    come back as if view 1 and then view 2 had passed.
+    come back as if the views had passed in turn.
 
     Args:
       model: The network.
       variables: The network's `params` and `batch_stats`.
-      view1: Normalised images of the first view, [batch, height, width, 3] float32.
-      view2: Normalised images of the second view, of the same shape.
+      *views: Normalised images of each view, float32.
       keys: One key for each view and image, for stochastic depth; None drops nothing.
 
     Returns:
-      (p1, p2, z1, z2), each [batch, dim], and the updated `batch_stats`.
+      p of every view, then z of every view, (p1, p2, z1, z2) of two, and the updated `batch_stats`.
     """
 
     def branch(view, keys):
         return model.apply(variables, view, train=True, keys=keys, method="branch", mutable=["batch_stats"])
 
-    views = rearrange([view1, view2], "view batch height width channel -> view batch height width channel")
-    (p, z), updated = jax.vmap(branch)(views, keys)
-    if "batch_stats" not in variables:
-        return (p[0], p[1], z[0], z[1]), {}
+    stacked = rearrange(list(views), "view batch height width channel -> view batch height width channel")
+    (p, z), updated = jax.vmap(branch)(stacked, keys)
 
-    # With s1 = m s + (1 - m) b1 and s2 = m s + (1 - m) b2, passing b1 and then b2 gives m s1 + (1 - m) b2.
+    # A view by itself gives s_k = m s + (1 - m) b_k; after statistics r, b_k gives m r + (1 - m) b_k = s_k + m (r - s).
+    def passed(old, each, last):
+        return each[last] + BATCH_NORM_MOMENTUM * (passed(old, each, last - 1) - old) if last else each[0]
+
     def in_turn(old, each):
-        return each[1] + BATCH_NORM_MOMENTUM * (each[0] - old)
+        return passed(old, each, len(views) - 1)
 
-    batch_stats = jax.tree.map(in_turn, variables["batch_stats"], updated["batch_stats"])
-    return (p[0], p[1], z[0], z[1]), batch_stats
+    batch_stats = {}
+    if "batch_stats" in variables:
+        batch_stats = jax.tree.map(in_turn, variables["batch_stats"], updated["batch_stats"])
+    return tuple(each[view] for each in (p, z) for view in range(len(views))), batch_stats

@@ -5,6 +5,7 @@ The defaults are those of the recipe `paper`: the text of arXiv 2112.02297 and, 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,13 +100,20 @@ class HeadConfig(Settings):
 
 @dataclass(frozen=True)
 class MethodConfig(Settings):
-    """Equation (3), and what an ablation takes away from it (SimSiam, 4.1, 4.2 and 4.6)."""
+    """Equation (3), what an ablation takes away from it (SimSiam, 4.1, 4.2 and 4.6), and what others add to it."""
 
     stop_gradient: bool = setting(True, "Whether the gradient is stopped at z.", "method")
-    symmetric: bool = setting(
-        True, "Whether each view is predicted from the other, or the second from the first alone.", "method"
+    symmetric: bool = setting(True, "Whether every view predicts the others, or the first view alone does.", "method")
+    target_views: int = setting(
+        2, "Views of an image; each predicts the mean of the others (FastSiam).", "method", low=2, high=8
     )
     constant_predictor: bool = setting(True, "Whether the predictor's learning rate stays at its peak.", "method")
+    predictor_rate: float = setting(
+        1.0, "Factor on the predictor's learning rate, constant or not.", "method", above=0, high=100
+    )
+    frozen_patch_embedding: bool = setting(
+        False, "Whether pretraining leaves a transformer's patch embedding as it is (MoCo v3).", "method"
+    )
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,9 @@ class PretrainConfig(Settings):
         None, "Pretrain on at most so many images.", "size", flag="pretrain_images", low=1, high=10**9, shared=True
     )
     epochs: int = setting(100, "Epochs of pretraining.", "size", low=1, high=100_000)
+    min_updates: int | None = setting(
+        None, "Pretrain for more epochs where they have fewer updates than this.", "size", low=1, high=10**9
+    )
     micro_batch_size: int = setting(
         # Batch statistics of a single image are no statistics.
         64, "Images of a micro-batch, over which batch statistics are taken.", "method", low=2, high=65536
@@ -189,6 +200,14 @@ class PretrainConfig(Settings):
         5, "Epochs from one kNN measurement during pretraining to the next.", "output", low=1, high=100_000
     )
     test_loss: bool = setting(False, "Whether the loss on test images is logged too (Figure 3).", "output")
+
+    def epochs_for(self, updates_per_epoch: int) -> int:
+        """The epochs of pretraining: `epochs`, or as many more as `min_updates` needs.
+
+        Args:
+          updates_per_epoch: Updates in an epoch, 1 or more.
+        """
+        return max(self.epochs, math.ceil((self.min_updates or 0) / updates_per_epoch))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.errors import InputError
+from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import Extract, backbone_variables, extractor
-from simsiam_jax.models import Classifier, SimSiam, create_backbone
+from simsiam_jax.models import Classifier, SimSiam, backbone_fields, create_backbone
 from simsiam_jax.settings.schema import ProgramConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
@@ -35,9 +35,16 @@ class CompiledNetwork:
       program: Everything that changes a compiled program.
       num_classes: Outputs of the classifier, which only fine-tuning asks for: classes or attributes.
       feed: Name of the feed that brings images to the devices; it changes no result.
+
+    Raises:
+      InputError: If the patch embedding of a backbone without one is to stay as it is.
     """
 
     def __init__(self, program: ProgramConfig, num_classes: int = 0, feed: str = "auto"):
+        require(
+            not program.method.frozen_patch_embedding or "patch_size" in backbone_fields(program.backbone.name),
+            f"--frozen_patch_embedding: --backbone={program.backbone.name} has no patch embedding; leave the flag out",
+        )
         self.program = program
         self.feed = feed
         dtype = jnp.dtype(program.dtype)

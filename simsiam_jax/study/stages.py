@@ -142,12 +142,14 @@ def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
     Raises:
       InputError: If an epoch of them is shorter than one update.
     """
+    # An epoch without an update is refused when the plan is made.
+    updates = max(1, len(images) // config.effective_batch)
     return make_plan(
         len(images),
         schedule=config.pretrain.schedule,
         micro_batch_size=config.pretrain.micro_batch_size,
         accumulation=config.program.accumulation,
-        epochs=config.pretrain.epochs,
+        epochs=config.pretrain.epochs_for(updates),
         seed=seed,
     )
 
@@ -155,14 +157,15 @@ def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
 def pretrain(unit: Unit) -> Trained:
     """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
     images = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
+    plan = pretraining_plan(unit.config, images, seed=unit.seed)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
-        return measure_pretraining(unit, state, epoch)
+        return measure_pretraining(unit, state, epoch, last=epoch == plan.epochs)
 
     return fit(
         unit.network.pretrain_state(unit.seed, unit.start),
         images,
-        pretraining_plan(unit.config, images, seed=unit.seed),
+        plan,
         unit.network.pretrain_epoch,
         measure=measure,
         folder=unit.pretrained_folder if unit.arm.shares else unit.stage_folder("pretrain"),
@@ -171,8 +174,8 @@ def pretrain(unit: Unit) -> Trained:
     )
 
 
-def measure_pretraining(unit: Unit, state: TrainState, epoch: int) -> Numbers:
-    """The held-out loss and spread of z of a pretraining after so many epochs, and every few epochs rank and kNN."""
+def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, last: bool) -> Numbers:
+    """The held-out loss and spread of z after so many epochs; rank and kNN every few epochs and at last."""
     config, data = unit.config.pretrain, unit.data
 
     def held_out(split: ImageSplit) -> dict[str, np.ndarray]:
@@ -185,7 +188,7 @@ def measure_pretraining(unit: Unit, state: TrainState, epoch: int) -> Numbers:
     }
     if config.test_loss and data.test is not None:
         numbers["test_loss"] = float(np.mean(held_out(data.test)["loss"]))
-    if epoch % config.knn_every == 0 or epoch == config.epochs:
+    if epoch % config.knn_every == 0 or last:
         backbone = backbone_variables(state.variables)
         features = unit.network.features(backbone, data.validation)
         numbers["heldout_rank"] = effective_rank(features)

@@ -88,17 +88,11 @@ def learning_rates(config: ScheduleConfig, *, peak: float, updates_per_epoch: in
     return np.asarray(jax.vmap(schedule)(counts), np.float32)
 
 
-def scale_updates(updates: Any, learning_rate: Any, *, constant: Callable[[Any], bool], constant_rate: Any) -> Any:
-    """Multiplies updates by the learning rate, and some of them by a constant one (SimSiam, section 4.2).
+def scale_updates(updates: Any, rate_of: Callable[[Any], Any]) -> Any:
+    """Multiplies each update by the learning rate of its parameter.
 
     Args:
       updates: Tree of updates for a learning rate of one.
-      learning_rate: The scheduled rate, a scalar.
-      constant: Tells from a leaf's path whether `constant_rate` applies to it.
-      constant_rate: The rate of those leaves, a scalar.
+      rate_of: Gives the rate of a leaf, a scalar, from its path.
     """
-
-    def scale(path, update):
-        return update * (constant_rate if constant(path) else learning_rate)
-
-    return jax.tree_util.tree_map_with_path(scale, updates)
+    return jax.tree_util.tree_map_with_path(lambda path, update: update * rate_of(path), updates)

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from simsiam_jax.data.feed import Batch, in_batches
-from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, two_views
+from simsiam_jax.data.views import augmented_view, evaluation_view, sample_keys, several_views
 from simsiam_jax.losses import classification_loss, l2_normalize, simsiam_loss
 from simsiam_jax.metrics import top1, z_spread
 from simsiam_jax.models import Classifier, SimSiam, train_on_views
@@ -57,14 +57,13 @@ def _apply_gradients(
     state: TrainState,
     gradients: Any,
     batch_stats: Any,
-    hyper: Hyper,
+    rate_of: Callable[[Any], Any],
     optimizer: optax.GradientTransformation,
-    constant: Callable[[Any], bool] = lambda path: False,
 ) -> TrainState:
-    """The state after an optimiser step with the devices' mean gradient; `constant` as in `scale_updates`."""
+    """The state after an optimiser step with the devices' mean gradient; `rate_of` as in `scale_updates`."""
     gradients = lax.pmean(gradients, AXIS)
     unscaled, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    updates = scale_updates(unscaled, hyper.learning_rate, constant=constant, constant_rate=hyper.constant_rate)
+    updates = scale_updates(unscaled, rate_of)
     return TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -73,8 +72,32 @@ def _apply_gradients(
     )
 
 
-def _in_predictor(path: Any) -> bool:
-    return path[0].key == "predictor"
+def _pretraining_rates(hyper: Hyper, method: MethodConfig) -> Callable[[Any], Any]:
+    """The learning rate of a parameter by its path: the predictor may have its own (SimSiam, section 4.2)."""
+    predictor = hyper.constant_rate if method.constant_predictor else hyper.learning_rate
+    if method.predictor_rate != 1:
+        predictor = predictor * method.predictor_rate
+
+    def rate_of(path):
+        if _is_frozen(path, method):
+            return 0.0
+        return predictor if path[0].key == "predictor" else hyper.learning_rate
+
+    return rate_of
+
+
+def _is_frozen(path: Any, method: MethodConfig) -> bool:
+    """Whether a parameter is not trained: the patch embedding, where asked (Chen, Xie and He 2021, section 4)."""
+    return method.frozen_patch_embedding and (path[0].key, path[1].key) == ("backbone", "patch_embed")
+
+
+def _without_frozen_gradients(params: Any, method: MethodConfig) -> Any:
+    """The parameters, with no gradient to those that are not trained."""
+    if not method.frozen_patch_embedding:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, param: lax.stop_gradient(param) if _is_frozen(path, method) else param, params
+    )
 
 
 def pretrain_step(
@@ -87,7 +110,7 @@ def pretrain_step(
     views: ViewSpec,
     method: MethodConfig,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One micro-step of SimSiam: two views, equation (3), gradients averaged over the devices.
+    """One micro-step of SimSiam: its views, equation (3), gradients averaged over the devices.
 
     Args:
       state: The state before the step, the same on every device.
@@ -95,24 +118,25 @@ def pretrain_step(
       hyper: Learning rates, seed and epoch as scalars.
       model: The network, with `axis_name=AXIS`, so that batch statistics are those of the whole micro-batch.
       optimizer: Optimiser from `create_optimizer`, with `MultiSteps` inside for accumulation.
-      views: Distribution of the two views.
-      method: Parts of equation (3) that are in force.
+      views: Distribution of the views.
+      method: Number of the views, parts of equation (3) that are in force, and what has a learning rate of its own.
 
     Returns:
       The new state, and `loss` and `z_spread` as float32 scalars.
     """
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, spec=views)
-    keys = jnp.stack([sample_keys(batch.sample_ids, seed=hyper.seed, epoch=hyper.epoch, view=view) for view in (0, 1)])
+    count, draw = method.target_views, {"seed": hyper.seed, "epoch": hyper.epoch}
+    drawn = several_views(batch.images, batch.sample_ids, **draw, spec=views, count=count)
+    keys = jnp.stack([sample_keys(batch.sample_ids, **draw, view=view) for view in range(count)])
 
     def loss_of(params):
-        variables = {"params": params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
-        (p1, p2, z1, z2), batch_stats = train_on_views(model, variables, view1, view2, keys)
-        loss = simsiam_loss(p1, p2, z1, z2, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
-        return loss, (batch_stats, z_spread(z1))
+        variables = {"params": _without_frozen_gradients(params, method)}
+        variables |= {"batch_stats": state.batch_stats} if state.batch_stats else {}
+        outputs, batch_stats = train_on_views(model, variables, *drawn, keys=keys)
+        loss = simsiam_loss(*outputs, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
+        return loss, (batch_stats, z_spread(outputs[count]))
 
     (loss, (batch_stats, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    constant = {"constant": _in_predictor} if method.constant_predictor else {}
-    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer, **constant)
+    state = _apply_gradients(state, gradients, batch_stats, _pretraining_rates(hyper, method), optimizer)
     return state, lax.pmean({"loss": loss, "z_spread": spread}, AXIS)
 
 
@@ -140,7 +164,7 @@ def finetune_step(
         return share * classification_loss(logits, batch.labels), (updated.get("batch_stats", {}), logits)
 
     (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    state = _apply_gradients(state, gradients, batch_stats, hyper, optimizer)
+    state = _apply_gradients(state, gradients, batch_stats, lambda path: hyper.learning_rate, optimizer)
     accuracy = {"top1": top1(logits, batch.labels)} if batch.labels.ndim == 1 else {}
     return state, lax.pmean({"loss": loss, **accuracy}, AXIS)
 
@@ -184,13 +208,11 @@ def heldout_outputs(
     variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, views: ViewSpec, method: MethodConfig
 ) -> dict[str, jax.Array]:
     """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
-    view1, view2 = two_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views)
-    outputs: Any = model.apply(variables, view1, view2, train=False)
-    p1, p2, z1, z2 = outputs
-    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(
-        p1, p2, z1, z2
-    )
-    return {"loss": losses, "z": l2_normalize(z1)}
+    count = method.target_views
+    drawn = several_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views, count=count)
+    outputs: Any = model.apply(variables, *drawn, train=False)
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(*outputs)
+    return {"loss": losses, "z": l2_normalize(outputs[count])}
 
 
 def clean_outputs(

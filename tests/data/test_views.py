@@ -99,6 +99,24 @@ def test_augmented_view_is_one_of_the_two(images, pair):
         np.testing.assert_array_equal(result, expected)
 
 
+def test_the_views_of_an_image_do_not_depend_on_their_number_and_all_differ(images, pair):
+    drawn = jax.jit(views.several_views, static_argnames=("spec", "count"))(
+        images, IDS, seed=3, epoch=5, spec=SPEC, count=4
+    )
+    assert_equal_pairs(drawn[:2], pair)
+    for first in range(4):
+        for second in range(first):
+            assert np.abs(drawn[first] - drawn[second]).mean(axis=(1, 2, 3)).min() > 0.05
+
+
+def test_no_view_draws_by_the_keys_of_another_or_of_the_network():
+    key = views._epoch_key(3, 5)
+    drawing = [views._keys_of(key, IDS, views._use_of(view)) for view in range(8)]
+    of_network = [views.sample_keys(IDS, seed=3, epoch=5, view=view) for view in range(8)]
+    words = np.concatenate([jax.random.key_data(keys) for keys in drawing + of_network])
+    assert len(np.unique(words, axis=0)) == 16 * len(IDS)
+
+
 def test_views_differ_between_views_epochs_seeds_and_samples(images, pair):
     same_image = np.repeat(images[:1], 16, axis=0)
     others = {

@@ -112,9 +112,10 @@ def test_without_a_predictor_the_projection_is_the_prediction():
     np.testing.assert_array_equal(p2, z2)
 
 
-def test_folding_the_views_changes_neither_outputs_nor_statistics():
+@pytest.mark.parametrize("count", [2, 3])
+def test_folding_the_views_changes_neither_outputs_nor_statistics(count):
     model = _simsiam(projector_dim=16, predictor_dim=4)
-    views = jax.random.normal(jax.random.key(0), (2, 8, 16, 16, 3)) + jnp.array([0.0, 3.0]).reshape(2, 1, 1, 1, 1)
+    views = jax.random.normal(jax.random.key(0), (count, 8, 16, 16, 3)) + 3 * jnp.arange(count).reshape(-1, 1, 1, 1, 1)
     variables = jax.jit(model.init)(jax.random.key(1), *views)
     plain, updated = jax.jit(lambda: model.apply(variables, *views, train=True, mutable=["batch_stats"]))()
     folded, batch_stats = jax.jit(lambda: train_on_views(model, variables, *views))()

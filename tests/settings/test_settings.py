@@ -12,7 +12,7 @@ from simsiam_jax.errors import InputError
 from simsiam_jax.settings.declare import GROUPS, declared
 from simsiam_jax.settings.recipes import PRESETS, RECIPES, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
-from simsiam_jax.settings.schema import Config, FinetuneConfig, RunConfig, ScheduleConfig, ViewSpec
+from simsiam_jax.settings.schema import Config, FinetuneConfig, PretrainConfig, RunConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.settings.values import differences, digest, from_dict, to_dict
 
 CONFIG = recipe_config("paper", dataset="digits", image_size=16)
@@ -115,6 +115,16 @@ def another(name, config):
     low = limits.low if limits.low is not None else limits.above
     high = limits.high if limits.high is not None else limits.below
     return next(number for number in (low + (high - low) * share for share in (0.25, 0.5)) if number != value)
+
+
+@pytest.mark.parametrize(
+    ("min_updates", "updates_per_epoch", "epochs"),
+    [(None, 1, 10), (20, 2, 10), (21, 2, 11), (5, 100, 10), (1000, 1, 1000), (10**9, 3, 333_333_334)],
+)
+def test_few_updates_in_an_epoch_make_more_epochs_where_a_least_number_is_asked_for(
+    min_updates, updates_per_epoch, epochs
+):
+    assert PretrainConfig(epochs=10, min_updates=min_updates).epochs_for(updates_per_epoch) == epochs
 
 
 def test_of_two_ways_to_say_the_labels_the_later_one_counts():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.data.feed import Batch
+from simsiam_jax.errors import InputError
 from simsiam_jax.settings.declare import declared
 from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, with_settings
@@ -53,12 +54,16 @@ OTHERS = {
     "stop_gradient": False,
     "symmetric": False,
     "constant_predictor": False,
+    "predictor_rate": 10.0,
+    "target_views": 3,
+    "frozen_patch_embedding": True,
     "optimizer": "sgd",
     "weight_decay": 0.5,
     "momentum": 0.5,
     "accumulation": 2,
     "dtype": "bfloat16",
 }
+VIT = {"backbone": "vit_s", "stem": None, "width": 0.0625}
 # What these change shows only beside another setting: blur where there is some, momentum where the optimiser has it.
 BESIDE = {
     "blur_sigma": {"blur_probability": 0.5},
@@ -66,7 +71,8 @@ BESIDE = {
     "momentum": {"optimizer": "sgd"},
     "finetune_momentum": {"finetune_optimizer": "sgd"},
     "drop_path": {"backbone": "efficientnet_b0"},
-    "patch_size": {"backbone": "vit_s", "stem": None, "width": 0.0625},
+    "patch_size": VIT,
+    "frozen_patch_embedding": VIT,
     **{
         f"{prefix}{name}": {f"{prefix}jitter_probability": 0.8}
         for prefix in ("", "finetune_")
@@ -156,6 +162,12 @@ def test_each_setting_of_the_program_changes_what_is_traced(flag):
     # So that no two settings are compiled apart for nothing, and that the setting is used at all.
     base, other = changed(flag)
     assert traced(base) != traced(other)
+
+
+def test_a_backbone_without_a_patch_embedding_cannot_keep_it():
+    for backbone in ("resnet18", "efficientnet_b0"):
+        with pytest.raises(InputError, match=f"^--frozen_patch_embedding: --backbone={backbone} has no .*out$"):
+            CompiledNetwork(with_settings(CONFIG, {"backbone": backbone, "frozen_patch_embedding": True}).program)
 
 
 def test_compiled_networks_are_given_the_program_and_nothing_else_of_the_settings():

@@ -100,9 +100,9 @@ def test_the_peak_rate_is_scaled_by_the_batch_that_is_named(scaling, peak):
     assert schedule.peak(micro_batch=64, accumulation=8) == pytest.approx(peak)
 
 
-def test_only_the_chosen_leaves_keep_the_constant_rate():
+def test_each_update_is_multiplied_by_the_rate_of_its_path():
     updates = {"predictor": {"w": jnp.ones(2)}, "backbone": {"w": jnp.ones(2)}}
-    scaled = scale_updates(updates, 0.1, constant=lambda path: path[0].key == "predictor", constant_rate=3.0)
+    scaled = scale_updates(updates, lambda path: 3.0 if path[0].key == "predictor" else 0.1)
     np.testing.assert_allclose(scaled["predictor"]["w"], 3.0)
     np.testing.assert_allclose(scaled["backbone"]["w"], 0.1)
 
