@@ -12,7 +12,7 @@ from simsiam_jax.errors import require
 from simsiam_jax.models import BACKBONES
 from simsiam_jax.settings.declare import GROUPS, Declared, declared, plain_text
 from simsiam_jax.settings.resolve import SETTINGS
-from simsiam_jax.settings.schema import RunConfig
+from simsiam_jax.settings.run import RunConfig
 
 # The settings of a run that are no part of its `Config`.
 RUN_SETTINGS: Mapping[str, Declared] = {each.flag: each for each in declared(RunConfig)}

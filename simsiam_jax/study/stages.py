@@ -1,5 +1,6 @@
 """A unit of a study, one arm with one seed, and its first stage: pretraining."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Int
 
 from simsiam_jax.data.cache import ImageSplit
@@ -15,6 +17,7 @@ from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.files import write_json
 from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
 from simsiam_jax.records.results import RESULT_FILE, StageResult
+from simsiam_jax.report.collapse import LOST_BELOW
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import digest, to_dict
 from simsiam_jax.study.definition import Arm, Study
@@ -159,8 +162,12 @@ def pretrain(unit: Unit) -> Trained:
     images = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
     plan = pretraining_plan(unit.config, images, seed=unit.seed)
 
+    watch = RankWatch(unit)
+
     def measure(state: TrainState, epoch: int) -> Numbers:
-        return measure_pretraining(unit, state, epoch, last=epoch == plan.epochs)
+        numbers = measure_pretraining(unit, state, epoch, last=epoch == plan.epochs)
+        watch.look(numbers, epoch)
+        return numbers
 
     return fit(
         unit.network.pretrain_state(unit.seed, unit.start),
@@ -172,6 +179,37 @@ def pretrain(unit: Unit) -> Trained:
         title=f"{unit.title} pretrain",
         measure_untrained=True,
     )
+
+
+class RankWatch:
+    """Warns once while a pretraining runs if its features lose their dimensions.
+
+    Args:
+      unit: The unit that is pretrained.
+    """
+
+    def __init__(self, unit: Unit):
+        self._unit = unit
+        self._warned = False
+
+    @functools.cached_property
+    def _untrained(self) -> float:
+        return effective_rank(self._unit.network.features(self._unit.initial_backbone(), self._unit.data.validation))
+
+    def look(self, numbers: Numbers, epoch: int) -> None:
+        """Looks at what was measured after so many epochs."""
+        rank = numbers.get("heldout_rank")
+        if rank is None or epoch == 0 or self._warned or rank >= LOST_BELOW * self._untrained:
+            return
+        self._warned = True
+        logging.warning(
+            "%s: the features lose dimensions (effective rank %.1f after %d epochs, %.1f before training): try a lower "
+            "--learning_rate, more updates or --recipe=practice",
+            self._unit.title,
+            rank,
+            epoch,
+            self._untrained,
+        )
 
 
 def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, last: bool) -> Numbers:
