@@ -5,7 +5,9 @@ import optax
 import pytest
 
 from simsiam_jax.errors import InputError
+from simsiam_jax.settings.schema import OptimizerConfig
 from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
 
 
@@ -96,3 +98,17 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     other = {"state": _state(0.0).replace(params={"w": jnp.zeros((64, 33)), "b": jnp.arange(3.0)})}
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(InputError, match="of another network"):
         checkpoints.restore_latest(other)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_the_state_of_an_optimiser_that_masks_parameters_comes_back(tmp_path, name):
+    optimizer = create_optimizer(OptimizerConfig(name), accumulation=2)
+    params = {"w": jnp.ones((4, 3)), "b": jnp.arange(3.0)}
+    state = create_state({"params": params}, optimizer)
+    _, opt_state = optimizer.update(params, state.opt_state, params)
+    state = state.replace(opt_state=opt_state)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(1, {"state": state}, {})
+        found = checkpoints.restore_latest({"state": jax.eval_shape(lambda: state)})
+    assert jax.tree.structure(found[1]["state"]) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, found[1]["state"], state)
