@@ -162,7 +162,7 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
             "images": _image_count(config, source, experiment),
             "recipe": config.recipe,
             "epochs": epochs,
-            "epochs_planned": config.pretrain.epochs,
+            "epochs_planned": _epochs_planned(config, _image_count(config, source, experiment)),
             "seed": seed,
             "arm": arm,
             "experiment": experiment and experiment.experiment,
@@ -211,6 +211,12 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
         }
         for result in results
     ]
+
+
+def _epochs_planned(config: Config, images: int | None) -> int:
+    """The epochs of the whole pretraining; without the number of images, those that are asked for."""
+    pretraining = config.pretrain
+    return pretraining.epochs_for(max(1, images // config.effective_batch)) if images else pretraining.epochs
 
 
 def _image_count(config: Config, source: str, experiment: Experiment | None) -> int | None:

@@ -282,4 +282,6 @@ def optimizer(network: Any, config: Config, *, fused: bool) -> Any:
     rate = schedule.peak(micro_batch=config.pretrain.micro_batch_size, accumulation=accumulation)
     if settings.name == "adam":
         return torch.optim.Adam(groups, rate, weight_decay=settings.weight_decay, fused=fused)
+    if settings.name != "sgd":
+        raise ValueError(f"--optimizer={settings.name}: the benchmark has adam and sgd alone; choose one of them")
     return torch.optim.SGD(groups, rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)
