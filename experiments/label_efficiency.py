@@ -26,11 +26,8 @@ ARMS = {
 }
 SMALL = {
     **PRESETS["small"],
-    "projector_dim": 512,
-    "predictor_dim": 128,
     "pretrain_images": 8000,
     "epochs": 8,
-    "warmup_epochs": 0.5,
     "knn_every": 4,
     "finetune_epochs": 40,
     "finetune_updates": 300,
@@ -48,6 +45,7 @@ if __name__ == "__main__":
         dataset="fashion_mnist",
         presets={**PRESETS, "smoke": SMOKE, "small": SMALL, "full": {"seeds": 3, "finetune_updates": 20_000}},
         evaluations=("linear", "finetune"),
+        recipe="practice",
         primary=("in_domain-1",),
         decided_by="linear",
     )

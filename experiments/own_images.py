@@ -9,17 +9,13 @@ from simsiam_jax.cli.launch import run_table
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import THREE_ARMS
 
-# Few images are seen often, in small batches: on small data the number of updates decides.
 SMALL = {
     **PRESETS["small"],
-    "projector_dim": 512,
-    "predictor_dim": 128,
     "epochs": 20,
-    "micro_batch_size": 32,
     "noise_images": 1000,
     "knn_every": 5,
     "labels_per_class": 20,
-    "seeds": 3,
+    "seeds": "auto",
 }
 
 if __name__ == "__main__":
@@ -30,6 +26,9 @@ if __name__ == "__main__":
         question="Does SimSiam pretraining help on {dataset} when labels are few?",
         dataset="solar_cells",
         presets={**PRESETS, "small": SMALL},
+        evaluations=("knn", "linear"),
         primary=("in_domain",),
         decided_by="linear",
+        recipe="practice",
+        budget="1h",
     )

@@ -40,5 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.define_study_flags(experiment=EXPERIMENT, dataset="digits", preset="small")
+    launch.define_study_flags(experiment=EXPERIMENT, dataset="digits", preset="small", recipe="practice")
     run(main, values=lambda: launch.help_values(PRESETS))

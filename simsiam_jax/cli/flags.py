@@ -37,7 +37,7 @@ def define(names: Iterable[str], **defaults: Any) -> None:
         each = _EVERY[name]
         default = defaults.get(name, each.default if name in RUN_SETTINGS else None)
         if each.items is not None:
-            flags.DEFINE_list(name, list(default) if default else None, each.setting.help)
+            flags.DEFINE_list(name, [plain_text(each) for each in default] if default else None, each.setting.help)
         elif each.kind is bool:
             flags.DEFINE_boolean(name, default, each.setting.help)
         elif each.kind is int:
@@ -73,7 +73,7 @@ def explicit(names: Iterable[str]) -> dict[str, Any]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _numbers(each: Declared, words: list[Any]) -> tuple[float, ...]:
+def _numbers(each: Declared, words: list[str]) -> tuple[float, ...]:
     shown = f"--{each.flag}={','.join(words)}"
     try:
         found = tuple(map(float, words))

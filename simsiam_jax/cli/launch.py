@@ -13,7 +13,7 @@ from rich.console import Console
 
 from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import run
-from simsiam_jax.cli.plan import analysis_plan, budget, looks, seeds_of
+from simsiam_jax.cli.plan import analysis_plan, budget_flag, looks, seeds_of
 from simsiam_jax.data.datasets import dataset_info, dataset_title, pretraining_source
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import backbone_fields
@@ -37,7 +37,9 @@ FOLDERS = ("workdir", "data_dir", "manual_dir", "feed")
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
 
-def define_study_flags(*, experiment: str, dataset: str, preset: str, recipe: str = "paper") -> None:
+def define_study_flags(
+    *, experiment: str, dataset: str, preset: str, recipe: str = "paper", budget: str | None = None
+) -> None:
     """Defines the flags of a launcher that pretrains: every setting, and those of the run but arms and evaluations.
 
     Args:
@@ -45,9 +47,10 @@ def define_study_flags(*, experiment: str, dataset: str, preset: str, recipe: st
       dataset: The default data set.
       preset: The default preset.
       recipe: The default recipe.
+      budget: The default budget.
     """
     ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *FOLDERS)
-    define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset, recipe=recipe)
+    define(ours, workdir=f"runs/{experiment}", dataset=dataset, preset=preset, recipe=recipe, budget=budget)
 
 
 def config_from_flags(
@@ -186,6 +189,7 @@ def run_table(
     primary: tuple[str, ...] = (),
     decided_by: str | None = None,
     recipe: str = "paper",
+    budget: str | None = None,
 ) -> None:
     """Runs a launcher: its flags, the study of its arms, the report and the table. Does not return.
 
@@ -205,8 +209,9 @@ def run_table(
         runs.
       decided_by: The evaluation that decides it; None only describes, as a search for settings does.
       recipe: The default recipe.
+      budget: The default budget of a run with --seeds=auto, as its flag takes it.
     """
-    define_study_flags(experiment=experiment, dataset=dataset, preset=preset, recipe=recipe)
+    define_study_flags(experiment=experiment, dataset=dataset, preset=preset, recipe=recipe, budget=budget)
     define(["arms", "evals"], arms=list(arms), evals=list(evaluations))
     if decided_by is not None:
         define(["smallest_effect"])
@@ -241,7 +246,7 @@ def run_table(
             tested=tested,
             known_arms=tuple(arms),
             plan=analysis_plan(planned, evaluation=decided_by, primary=primary) if decided_by else None,
-            budget=budget(),
+            budget=budget_flag(),
             **folders(),
         )
         run_study(study)

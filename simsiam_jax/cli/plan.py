@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from simsiam_jax.cli.flags import value
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.records.experiment import AnalysisPlan
+from simsiam_jax.records.experiment import EVALUATIONS, AnalysisPlan
+from simsiam_jax.settings.declare import plain_text
 
 _MOST_SEEDS = 1000
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
@@ -24,7 +25,7 @@ def looks(seeds: int | str) -> tuple[int, ...]:
         found = tuple(int(number) for number in value("looks"))
         require(
             all(number == int(number) for number in value("looks")) and list(found) == sorted(set(found)),
-            f"--looks={','.join(map(str, found))}: give ascending whole numbers of seeds, as in --looks=3,5,8,12",
+            f"--looks={plain_text(value('looks'))}: give ascending whole numbers of seeds, as in --looks=3,5,8,12",
         )
         return found
     try:
@@ -53,7 +54,7 @@ def analysis_plan(planned: tuple[int, ...], *, evaluation: str, primary: Sequenc
       InputError: If the run may stop early by an evaluation that it does not have.
     """
     require(
-        len(planned) == 1 or evaluation in value("evals"),
+        len(planned) == 1 or evaluation in value("evals") or not set(value("evals")) <= set(EVALUATIONS),
         f"--evals={','.join(value('evals'))}: with --seeds=auto the run decides by {evaluation}; add it, or give a "
         "number of seeds",
     )
@@ -66,7 +67,7 @@ def analysis_plan(planned: tuple[int, ...], *, evaluation: str, primary: Sequenc
     )
 
 
-def budget() -> float | None:
+def budget_flag() -> float | None:
     """The time that a run may take, in seconds; None without a limit.
 
     Raises:

@@ -33,6 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "pretrain_images": 256,
         "noise_images": 128,
         "epochs": 2,
+        "min_updates": None,
         "warmup_epochs": 0.5,
         "knn_every": 1,
         "micro_batch_size": 32,
@@ -175,5 +176,5 @@ def _practice(config: Config) -> Config:
             optimizer=OptimizerConfig("adamw", weight_decay=0.1) if transformer else config.program.optimizer,
             accumulation=1,
         ),
-        pretrain=dataclasses.replace(config.pretrain, micro_batch_size=32, schedule=schedule),
+        pretrain=dataclasses.replace(config.pretrain, min_updates=1500, micro_batch_size=32, schedule=schedule),
     )

@@ -66,7 +66,7 @@ MISTAKES = (
     (["--init=imagenet", "--backbone=vit_s_2021"], ["--init=imagenet", "no ImageNet weights", "vit_s_2021"]),
     (["--init=hf:nonsense"], ["--init=hf:nonsense", "hf:OWNER/REPO"]),
     (["--image_size=0"], ["--image_size=0", "at least 1"]),
-    (["--image_size=7"], ["--image_size=7", "cifar stem", "8 pixels"]),
+    (["--image_size=7", "--stem=cifar"], ["--image_size=7", "cifar stem", "8 pixels"]),
     (["--labels_per_class=0"], ["--labels_per_class=0", "at least 1"]),
     (["--noise_images=1"], ["--noise_images=1", "at least 2"]),
     (["--epochs=many"], ["--epochs", "many"]),
@@ -115,8 +115,11 @@ HEADINGS = ("data:", "method:", "size:", "evaluation:", "output:", "launcher:")
 def test_help_gives_each_flag_the_value_of_the_chosen_recipe_and_preset(outcomes):
     shown = outcomes["demo", "--help"].stdout
     assert "--width=0.25 " in shown
-    assert "--projector_output_norm=affine" in shown
-    assert "--seeds=3 " in shown
+    # The recipe `practice` has this norm, and the preset no say in the method.
+    assert "--projector_output_norm=plain" in shown
+    assert "--micro_batch_size=32 " in shown
+    assert "--seeds=auto " in shown
+    assert "--looks=3,5,8,12 " in shown
     shown = outcomes["demo", *OTHER_HELP].stdout
     assert "--width=0.125 " in shown
     assert "--projector_output_norm=plain" in shown

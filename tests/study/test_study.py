@@ -43,6 +43,7 @@ def _start(places, workdir, *flags):
         "demo",
         "--preset=smoke",
         "--epochs=3",
+        "--evals=knn,linear,finetune",
         f"--workdir={workdir}",
         f"--data_dir={data}",
         *flags,
