@@ -5,10 +5,10 @@ of them, judges its features on *validation* images; the effective rank says how
 are not read. Seeds start at 100, so that no reported run shares them. A candidate is judged by its worst seed as well
 as by its mean: a rate that is best on one seed can collapse another.
 
-Command: python -m experiments.search_recipe --first_seed=100 --dataset=digits
-         python -m experiments.search_recipe --first_seed=100 --dataset=fashion_mnist --arms=none,paper,practice
-         python -m experiments.search_recipe --first_seed=100 --dataset=solar_cells --arms=none,paper,practice
-         python -m experiments.search_recipe --first_seed=100 --dataset=folder:PATH --cached_size=32 --image_size=32
+Command: python -m experiments.search_recipe --dataset=digits
+         python -m experiments.search_recipe --dataset=fashion_mnist --arms=none,paper,practice
+         python -m experiments.search_recipe --dataset=solar_cells --arms=none,paper,practice
+         python -m experiments.search_recipe --dataset=folder:PATH --cached_size=32 --image_size=32
 Cost: digits about 30 minutes on two CPU cores, the others about 15 minutes each.
 """
 
@@ -20,6 +20,9 @@ from simsiam_jax.study.definition import Arm
 # What the recipe `paper` comes to at this size: narrower heads and no accumulation, as the presets `small` have it.
 PAPER = {"projector_dim": 512, "predictor_dim": 128, "learning_rate": 1e-3}
 PLAIN = {"projector_output_norm": "plain", "projector_dim": 512, "predictor_dim": 128, "learning_rate": 5e-4}
+FAST = {"predictor_rate": 10.0}
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
+SLOW = {"learning_rate": 1.5e-4, "warmup_epochs": 10.0}
 
 
 def candidate(label: str, **changes: object) -> Arm:
@@ -30,18 +33,36 @@ def candidate(label: str, **changes: object) -> Arm:
 ARMS = {
     "none": Arm("none", "no pretraining"),
     "paper": Arm("in_domain", "paper: affine norm, 512/128, Adam 1e-3", settings=PAPER),
+    # What the head, the rate and the batch do.
     "plain": candidate("plain norm, 512/128, Adam 5e-4"),
     "rate-2e-4": candidate("the same at 2e-4", learning_rate=2e-4),
     "head-1024": candidate("the same, head 1024/256", projector_dim=1024, predictor_dim=256),
     "head-2048": candidate("the same, head 2048/512", projector_dim=2048, predictor_dim=512),
     "batch-64": candidate("the same, batches of 64, twice the epochs", micro_batch_size=64, epochs=120),
-    "predictor-10": candidate("the same, predictor's rate × 10", predictor_rate=10.0),
-    "adamw": candidate("the same, AdamW, decay 0.1", optimizer="adamw", weight_decay=0.1),
-    "sgd": candidate("the same, SGD at 0.05, decay 5e-4", optimizer="sgd", learning_rate=0.05, weight_decay=5e-4),
-    "lars": candidate("the same, LARS at 0.5, decay 1e-6", optimizer="lars", learning_rate=0.5, weight_decay=1e-6),
-    "crop-0.2": candidate("the same, crops from 0.2", crop_scale=(0.2, 1.0)),
-    "jitter-half": candidate("the same, half the jitter", brightness=0.2, contrast=0.2),
-    "views-4": candidate("the same, mean of 3 views as target, half the epochs", target_views=4, epochs=30),
+    # A predictor that learns faster than the rest keeps the dimensions; the other settings beside it.
+    "practice": candidate("practice: the same, predictor's rate × 10", **FAST),
+    "predictor-3": candidate("the same, predictor's rate × 3", predictor_rate=3.0),
+    "predictor-30": candidate("the same, predictor's rate × 30", predictor_rate=30.0),
+    "practice-1e-3": candidate("practice at 1e-3, predictor's rate × 10", **FAST, learning_rate=1e-3),
+    "practice-batch-64": candidate("practice, batches of 64", **FAST, micro_batch_size=64),
+    "practice-head-2048": candidate("practice, head 2048/512", **FAST, projector_dim=2048, predictor_dim=512),
+    "practice-warmup-10": candidate("practice, 10 epochs of warm-up", **FAST, warmup_epochs=10.0),
+    "practice-adamw": candidate("practice, AdamW, decay 0.1", **FAST, optimizer="adamw", weight_decay=0.1),
+    "practice-sgd": candidate(
+        "practice, SGD at 0.05, decay 5e-4", **FAST, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4
+    ),
+    "practice-lars": candidate(
+        "practice, LARS at 0.5, decay 1e-6", **FAST, optimizer="lars", learning_rate=0.5, weight_decay=1e-6
+    ),
+    "practice-crop-0.2": candidate("practice, crops from 0.2", **FAST, crop_scale=(0.2, 1.0)),
+    "practice-jitter-half": candidate("practice, half the jitter", **FAST, brightness=0.2, contrast=0.2),
+    "practice-views-4": candidate(
+        "practice, mean of 3 views as target, half the epochs", **FAST, target_views=4, epochs=30
+    ),
+    # For --backbone=vit_s and pit_ti: MoCo v3's way.
+    "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", **FAST, **ADAMW),
+    "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", **FAST, **ADAMW, **SLOW),
+    "adamw-frozen": candidate("the same, patch embedding frozen", **FAST, **ADAMW, **SLOW, frozen_patch_embedding=True),
 }
 # Digits: 60 epochs are 2,220 updates.
 SMALL = {
