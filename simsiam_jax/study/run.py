@@ -160,7 +160,9 @@ def run(study: Study) -> tuple[str, ...]:
             networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed)
         return Unit(study, networks[program], starts[name].variables, data, name, seed, started)
 
-    deadline = math.inf if study.budget is None else time.monotonic() + study.budget
+    deadline = math.inf
+    if study.budget is not None and len(study.looks) > 1:
+        deadline = time.monotonic() + study.budget
     going_on: Sequence[str] = tuple(study.arms)
     failures: list[str] = []
     for count in study.looks:

@@ -200,6 +200,12 @@ def test_a_budget_ends_a_run_and_nothing_is_lost(demo, places, tmp_path):
     assert numbers(tmp_path / "w") == {}
 
 
+def test_a_budget_does_not_shorten_a_run_of_a_fixed_number_of_seeds(demo, places, tmp_path):
+    result = _demo(places, tmp_path / "w", "--arms=none", "--evals=knn", "--seeds=1", "--budget=0s")
+    assert result.returncode == 0, result.stderr
+    assert {key[:3] for key in numbers(tmp_path / "w")} == {("none", 0, "knn")}
+
+
 def test_rank_is_watched_from_the_untrained_network_on(demo):
     folder = demo[0] / "in_domain" / "seed-0" / "pretrain"
     lines = json_lines(folder / "metrics.jsonl")
