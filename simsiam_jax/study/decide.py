@@ -8,14 +8,15 @@ from simsiam_jax.report.words import OUTCOMES, seeds_text, signed
 from simsiam_jax.study.definition import Study
 
 
-def next_arms(study: Study) -> tuple[tuple[str, ...], str]:
+def next_arms(study: Study) -> tuple[tuple[str, ...], int | None, str]:
     """The arms that the next look needs, with those that they are compared with, and what was decided, in words.
 
     Args:
       study: The study, whose folder holds what was measured so far.
 
     Returns:
-      Names of arms in their order, none where the run is at its end; and a line for the terminal.
+      Names of arms in their order and the number of seeds that they need, none and None where the run is at its end;
+      and a line for the terminal.
     """
     assert study.plan is not None
     experiment = read_experiment(study.workdir)
@@ -31,4 +32,4 @@ def next_arms(study: Study) -> tuple[tuple[str, ...], str]:
     ]
     needed = next_look(decisions, study.plan, groups)
     step = "the run ends" if needed is None else f"going on to {needed} seeds"
-    return tuple(name for name in study.arms if name in going_on | references), f"{'; '.join(said)}: {step}"
+    return tuple(name for name in study.arms if name in going_on | references), needed, f"{'; '.join(said)}: {step}"

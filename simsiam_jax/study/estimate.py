@@ -16,6 +16,7 @@ from simsiam_jax.report.decide import decide_studies
 from simsiam_jax.report.seeds import planned_differences
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import Config, ProgramConfig
+from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import finetune_plan
 from simsiam_jax.study.images import Data, labelled_positions, load_data, pretraining_images
@@ -64,7 +65,7 @@ class Estimate:
 
 
 def print_estimate(study: Study) -> None:
-    """Prints the units that are left up to the first look, their updates and time, and what an answer will take.
+    """Prints the units that are left up to the next look, their updates and time, and what an answer will take.
 
     Raises:
       InputError: For a mistake in the study.
@@ -90,8 +91,7 @@ def print_estimate(study: Study) -> None:
         f"{duration(compiling)} of them compiling"
     )
     if study.plan is not None and len(study.looks) > 1:
-        a_seed = sum(each.seconds for each in estimates) / max(len({each.seed for each in estimates}), 1)
-        print(_answer_words(study, expected_answer(study), a_seed, compiling))
+        print(_answer_words(study, estimates, compiling))
 
 
 @dataclass(frozen=True)
@@ -116,46 +116,72 @@ class Answer:
 def expected_answer(study: Study) -> Answer:
     """How many seeds the first primary comparison takes, from the seeds measured so far or else from a guess.
 
-    Studies with normal differences are simulated through the rule that decides.
+    Studies with these seeds and further ones of normal differences are simulated through the rule that decides.
     """
     plan = study.plan
     assert plan is not None
-    values: list[float] = []
-    if (study.workdir / EXPERIMENT_FILE).exists():
+    known: dict[int, float] = {}
+    if _begun(study):
         found = planned_differences(read_results(study.workdir), read_experiment(study.workdir))
-        values = next((list(found[arm].values()) for arm in plan.primary if arm in found), [])
-    known = len(values) >= 2
-    effect, spread = (float(np.mean(values)), float(np.std(values, ddof=1))) if known else _GUESS
+        measured = next((found[arm] for arm in plan.primary if arm in found), {})
+        known = {place: measured[seed] for place, seed in enumerate(plan.seeds) if seed in measured}
+    if len(known) < 2:
+        known = {}
+    values = list(known.values())
+    effect, spread = (float(np.mean(values)), float(np.std(values, ddof=1))) if values else _GUESS
     drawn = np.random.default_rng(0).normal(effect, spread, (_SIMULATED, 1, plan.looks[-1]))
+    drawn[..., list(known)] = values
     outcomes = decide_studies(drawn, [True], plan.looks, plan.alpha, plan.smallest_effect)
     seeds = np.array(plan.looks)[outcomes.look[:, 0]]
-    return Answer(
-        effect, spread, len(values) if known else 0, float(seeds.mean()), float((outcomes.outcome[:, 0] > 0).mean())
+    return Answer(effect, spread, len(values), float(seeds.mean()), float((outcomes.outcome[:, 0] > 0).mean()))
+
+
+def _begun(study: Study) -> bool:
+    """Whether the folder holds a run that may stop early."""
+    return len(study.looks) > 1 and (study.workdir / EXPERIMENT_FILE).exists()
+
+
+def _answer_words(study: Study, estimates: list[Estimate], compiling: float) -> str:
+    """What an answer will take; or what was decided, where the run is at its end."""
+    count, said = next_arms(study)[1:] if _begun(study) else (study.looks[0], "")
+    if count is None:
+        return said
+    answer = expected_answer(study)
+    source = (
+        f"as the first {answer.measured} seeds show" if answer.measured else "a guess, until two seeds are measured"
     )
-
-
-def _answer_words(study: Study, answer: Answer, a_seed: float, compiling: float) -> str:
-    source = f"as the first {answer.measured} seeds show" if answer.measured else "a guess, as nothing is measured yet"
-    seconds = compiling + answer.seeds * a_seed
+    by_seed: dict[int, float] = {}
+    for each in estimates:
+        by_seed[each.seed] = by_seed.get(each.seed, 0.0) + each.seconds
+    # Some units of a seed may be finished already.
+    a_seed = max(by_seed.values(), default=0.0)
+    next_look = compiling + sum(by_seed.values())
+    seconds = next_look + (answer.seeds - count) * a_seed
     text = (
         f"With a difference of {answer.effect:.1f} points and a spread of {answer.spread:.1f} over seeds ({source}), "
-        f"an answer takes {answer.seeds:.1f} seeds on average, {study.looks[-1]} at most: about {duration(seconds)}, "
-        f"{duration(compiling + study.looks[-1] * a_seed)} at most. The chance of an answer is {answer.chance:.0%}."
+        f"an answer takes {answer.seeds:.1f} seeds on average, {study.looks[-1]} at most: about {duration(seconds)} "
+        f"from here, {duration(next_look + (study.looks[-1] - count) * a_seed)} at most. "
+        f"The chance of an answer is {answer.chance:.0%}."
     )
     if study.budget is None:
         return text
-    if study.budget < compiling + study.looks[0] * a_seed:
-        return f"{text} The budget of {duration(study.budget)} ends before the first look: there will be no answer."
+    if study.budget < next_look:
+        look = "first" if count == study.looks[0] else "next"
+        return f"{text} The budget of {duration(study.budget)} ends before the {look} look: there will be no answer."
     fits = "suffices on average" if seconds <= study.budget else "will probably end before the answer"
     return f"{text} The budget of {duration(study.budget)} {fits}."
 
 
 def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate], float]:
-    """The unfinished units with their seconds, and the seconds of compiling that come once."""
+    """The unfinished units up to the next look with their seconds, and the seconds of compiling that come once."""
     done = {(result.arm, result.seed, result.eval) for result in read_results(study.workdir)}
     rates: dict[ProgramConfig, Rates] = {}
     estimates = []
-    for arm, seed in units(study, count=study.looks[0]):
+    ahead = units(study, count=study.looks[0])
+    if _begun(study):
+        arms, count, _ = next_arms(study)
+        ahead = list(dict.fromkeys([*ahead, *units(study, arms, count or study.looks[0])]))
+    for arm, seed in ahead:
         wanted = {name for name in study.evaluations if (arm, seed, name) not in done}
         mine = study.arms[arm]
         owns = mine.pretrain != "none" and not mine.shares and (arm, seed, "pretrain") not in done
@@ -165,7 +191,7 @@ def estimate(study: Study, data: Data, absent: set[str]) -> tuple[list[Estimate]
         if config.program not in rates:
             rates[config.program] = measure(config, data, study)
         estimates.append(_estimate(study, data, arm, seed, rates[config.program], wanted, owns))
-    return estimates, sum(each.compiling for each in rates.values())
+    return estimates, sum((each.compiling for each in rates.values()), 0.0)
 
 
 def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wanted: set[str], owns: bool) -> Estimate:

@@ -171,7 +171,7 @@ def run(study: Study) -> tuple[str, ...]:
         failures += failed
         if failures or len(study.looks) == 1:
             break
-        going_on, said = next_arms(study)
+        going_on, _, said = next_arms(study)
         print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
         if spent or not going_on:
             break

@@ -1,6 +1,7 @@
 """The whole way through, on the real digits at the smallest size."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -468,6 +469,20 @@ def test_a_dry_run_prints_units_updates_and_time_and_writes_nothing(demo, places
     assert "3 units, about" in result.stdout
     # Of a finished run nothing is left.
     assert "0 units" in _demo(places, demo[0], "--dry_run").stdout
+
+
+def test_a_dry_run_with_auto_seeds_says_what_an_answer_takes(demo, places, tmp_path):
+    flags = ["--dry_run", "--evals=linear", "--seeds=auto", "--looks=2,3", "--budget=0s"]
+    result = _demo(places, tmp_path / "none", *flags)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "3 arms, 2, 3 seeds; timing a few steps of each network"
+    assert "6 units, about" in result.stdout
+    assert re.search(
+        r"an answer takes [23]\.\d seeds on average, 3 at most: about .+ from here, .+ at most\.", lines[-1]
+    )
+    assert lines[-1].endswith("ends before the first look: there will be no answer.")
+    assert not (tmp_path / "none").exists()
 
 
 def _without_times(path):
