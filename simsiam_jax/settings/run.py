@@ -10,7 +10,7 @@ from simsiam_jax.settings.declare import Settings, setting
 class RunConfig(Settings):
     """How a launcher runs: what it takes, where it reads and writes. Two runs that differ here give equal numbers."""
 
-    recipe: str = setting("paper", "Method: a complete set of settings, paper, code or reference.", "method")
+    recipe: str = setting("paper", "Method: a complete set of settings, paper, code, reference or practice.", "method")
     preset: str = setting("small", "Size and length: smoke (seconds), small (minutes), full (for a GPU).", "size")
     seeds: str | None = setting(
         None, "Number of seeds, each one more run of every arm; or auto: as many as the answer takes.", "size"
