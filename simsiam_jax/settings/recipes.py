@@ -154,7 +154,7 @@ def _reference(config: Config, small: bool) -> Config:
 
 
 # Backbones whose settings under `practice` are those of a transformer.
-_TRANSFORMERS = ("vit_s", "pit_ti")
+_TRANSFORMERS = ("vit_s", "vit_s_2021", "pit_ti")
 
 
 def _practice(config: Config) -> Config:
