@@ -158,12 +158,11 @@ def _more_seeds_or_draws(asked: Asked, table: Table, experiment: Experiment) -> 
 
 def _more_updates(asked: Asked, logs: Mapping[str, Curves], experiment: Experiment) -> list[Step]:
     """More epochs, where kNN or the rank still rose at the end."""
-    epochs = _value(experiment, "epochs")
-    if not isinstance(epochs, int):
-        return []
     for row, _ in asked:
         rise = _rise(logs[row.name], experiment)
         if rise is not None:
+            # The log's last epoch, because --min_updates may have made more of them than --epochs says.
+            epochs = max(logs[row.name].by_epoch("epoch"))
             words = "Pretrain for twice as many epochs"
             return [Step(words, f"{rise} of “{row.label}”", _another(experiment, "longer", epochs=2 * epochs))]
     return []

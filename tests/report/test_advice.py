@@ -78,13 +78,20 @@ def drawn(draws_of, evaluation):
     ]
 
 
-@pytest.mark.parametrize(("evaluation", "flag"), [("linear", "label_draws"), ("finetune", "finetune_label_draws")])
-def test_draws_that_dominate_are_to_be_more(evaluation, flag):
+def steps_with_draws(evaluation, **changes):
+    """The advice where draws of labelled images differ more than seeds do."""
     own = [(0.4, 0.6), (0.3, 0.73), (0.64, 0.34)]
     results = drawn({"none": [(0.5, 0.5)] * 3, "own": own}, evaluation)
     plan = make_plan(evaluation=evaluation)
-    experiment = make_experiment(evals=(evaluation,), plan=plan, config=CONFIG, label_draws={evaluation: 2})
-    first = advice(summarise(results, experiment), experiment, [Curves("none", 0, {}), Curves("own", 1, {})])[0]
+    experiment = make_experiment(
+        **{"evals": (evaluation,), "plan": plan, "config": CONFIG, "label_draws": {evaluation: 2}} | changes
+    )
+    return advice(summarise(results, experiment), experiment, [Curves("none", 0, {}), Curves("own", 1, {})])
+
+
+@pytest.mark.parametrize(("evaluation", "flag"), [("linear", "label_draws"), ("finetune", "finetune_label_draws")])
+def test_draws_that_dominate_are_to_be_more(evaluation, flag):
+    first = steps_with_draws(evaluation)[0]
     assert first.words == "Average each seed over 8 draws of labelled images"
     assert f"--{flag}=8" in first.command
     assert "draws of labelled images differ by" in first.reason
@@ -105,6 +112,13 @@ def test_what_still_rises_is_to_go_on(values, said):
     assert "--epochs=20" in longer[0].command
     flat = [{**line, name: numbers[1]} for line in logs]
     assert [step for step in steps_for(HELPED, flat) if "epochs" in step.words] == []
+
+
+def test_twice_as_many_epochs_are_counted_from_those_that_there_were():
+    # Ten were asked for, and a least number of updates made forty of them.
+    logs = [{"epoch": epoch, "knn_top1": number} for epoch, number in ((0, 0.3), (20, 0.5), (40, 0.6))]
+    (longer,) = [step for step in steps_for(HELPED, logs) if "epochs" in step.words]
+    assert "--epochs=80" in longer.command
 
 
 def test_a_damaged_pretraining_is_to_be_repaired():
