@@ -1,6 +1,10 @@
 """Advice follows from the report's own numbers, names them, and gives a command that does what it says."""
 
 import dataclasses
+import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +12,7 @@ from simsiam_jax.report.advice import advice, with_flags
 from simsiam_jax.report.curves import Curves
 from simsiam_jax.report.page import write_report
 from simsiam_jax.report.summary import summarise
+from tests.support.launchers import ROOT
 from tests.support.made_up import make_ends, make_experiment, make_plan, make_result, make_scores, write_results
 
 BASE = [0.70, 0.72, 0.77]
@@ -158,6 +163,49 @@ def test_flags_take_the_place_of_those_that_a_command_has():
     assert with_flags("python -m experiments.own_images '--dataset=folder:my images'", seeds=2) == (
         "python -m experiments.own_images '--dataset=folder:my images' --seeds=2"
     )
+
+
+ASKING = (
+    *("demo", "own_images", "label_efficiency", "ablate_simsiam", "table1_fashion_mnist", "table1_cifar10"),
+    *("table2_stl10", "table2_solar_cells", "table3_celeba", "table3_solar_attributes"),
+)
+
+
+def every_step(launcher):
+    """The advice of a launcher's runs, in all cases that have a command."""
+    run = {"experiment": launcher, "command": f"python -m experiments.{launcher} --preset=smoke --seeds 3"}
+    rising = [{"epoch": 5, "knn_top1": 0.5}, {"epoch": 10, "knn_top1": 0.6}]
+    lost = make_ends("own", z_spread=[0.9] * 3, untrained_rank=[12.0] * 3, rank=[3.0] * 3)
+    capped = {**CONFIG, "pretrain": {**CONFIG["pretrain"], "max_images": 800}}
+    images = {"unlabelled": {"images": 800}}
+    found = [
+        *steps_for(HELPED, rising, data=images, config=capped, **run),
+        *steps_for(HURT, **run),
+        *steps_for(UNDECIDED, **run),
+        *steps_for(UNDECIDED, plan=make_plan(looks=(3, 5)), **run),
+        *steps_for(UNDECIDED, extra=lost, **run),
+        *steps_for(UNDECIDED, extra=lost, config={**CONFIG, "recipe": "practice"}, **run),
+        *(step for evaluation in ("linear", "finetune") for step in steps_with_draws(evaluation, **run)),
+    ]
+    return list(dict.fromkeys(step.command for step in found if step.command is not None))
+
+
+def test_every_launcher_takes_the_flags_of_its_advice():
+    commands = [shlex.split(command)[2:] for launcher in ASKING for command in every_step(launcher)]
+    given = {word.partition("=")[0] for command in commands for word in command if word.startswith("--")}
+    assert given >= {
+        *("--recipe", "--learning_rate", "--label_draws", "--finetune_label_draws", "--first_seed", "--seeds"),
+        *("--epochs", "--pretrain_images", "--init", "--backbone", "--workdir", "--checkpoint", "--out", "--dataset"),
+    }
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.support.parse_commands"],
+        cwd=ROOT,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(answer.stdout) == []
 
 
 def test_the_report_ends_with_its_advice(tmp_path):
