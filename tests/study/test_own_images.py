@@ -154,7 +154,7 @@ def test_images_without_labels_can_be_pretrained_on_alone(places):
     workdir = places / "alone"
     folder = f"--dataset=folder:{places / 'more'}"
     run(places, "pretrain", folder, "--labels=none", f"--workdir={workdir}", "--feed=resident", *SMOKE)
-    assert set(numbers(workdir)["pretrain", "validation"]) == {"loss", "z_spread"}
+    assert set(numbers(workdir)["pretrain", "validation"]) == {"loss", "z_spread", "rank", "untrained_rank"}
     assert (workdir / "report" / "index.html").is_file()
 
 
