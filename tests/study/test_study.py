@@ -136,11 +136,12 @@ def test_all_arms_start_from_the_same_backbone_and_see_the_same_labels(places, d
 
 def test_an_evaluation_is_the_mean_over_its_draws_each_of_other_labels(demo):
     for name, count in (("knn", 3), ("linear", 3), ("finetune", 1)):
-        for line in json_lines(demo[0] / "results.jsonl"):
-            if line["eval"] == name:
-                assert len(line["draws"]) == count
-                assert line["metrics"]["top1"] == pytest.approx(np.mean(line["draws"]))
-                assert count == 1 or len(set(line["draws"])) > 1
+        lines = [line for line in json_lines(demo[0] / "results.jsonl") if line["eval"] == name]
+        for line in lines:
+            assert len(line["draws"]) == count
+            assert line["metrics"]["top1"] == pytest.approx(np.mean(line["draws"]))
+        # Other labels give other numbers, but for a coincidence.
+        assert any(len(set(line["draws"])) > 1 for line in lines) == (count > 1)
     assert json.loads((demo[0] / "experiment.json").read_text())["label_draws"] == {
         "knn": 3,
         "linear": 3,
