@@ -6,6 +6,7 @@ Result: WORKDIR/in_domain/seed-K/pretrain: config.json, metrics.jsonl, checkpoin
 """
 
 from simsiam_jax.cli import launch
+from simsiam_jax.cli.flags import value
 from simsiam_jax.cli.guard import run
 from simsiam_jax.cli.plan import seeds_of
 from simsiam_jax.data.datasets import dataset_title
@@ -35,7 +36,7 @@ def main() -> None:
             **folders,
         )
     )
-    for seed in seeds:
+    for seed in () if value("show_config") or value("dry_run") else seeds:
         print(f"checkpoint  {folders['workdir']}/in_domain/seed-{seed}/pretrain")
 
 

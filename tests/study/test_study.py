@@ -486,6 +486,16 @@ def test_a_dry_run_with_auto_seeds_says_what_an_answer_takes(demo, places, tmp_p
     assert not (tmp_path / "none").exists()
 
 
+def test_a_dry_run_of_pretraining_prints_its_unit_and_names_no_checkpoint(places, tmp_path):
+    flags = ["--preset=smoke", "--dry_run", f"--workdir={tmp_path / 'none'}", f"--data_dir={places[1]}"]
+    result = launch("pretrain", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    assert result.returncode == 0, result.stderr
+    assert "1 units, about" in result.stdout
+    assert "in_domain seed 0" in result.stdout
+    assert "checkpoint" not in result.stdout
+    assert not (tmp_path / "none").exists()
+
+
 def _without_times(path):
     """A file of a run, but for times, speeds and the folder in its command."""
     if path.suffix == ".jsonl":
