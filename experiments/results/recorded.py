@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.records.experiment import ArmRecord, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report.labels import efficiency
@@ -86,6 +87,17 @@ class Recorded:
         found = [self.scores[name].get((stage, "test")) for name in (arm, reference)]
         ours, theirs = found
         return None if ours is None or theirs is None else paired_difference(ours.by_seed, theirs.by_seed)
+
+    def planned(self, arm: str) -> Difference:
+        """The difference that the plan decided on, with the interval of its look, in points."""
+        found = self.table.decisions[arm]
+        assert found.mean is not None
+        return Difference(mean=found.mean, n=found.n, low=found.low, high=found.high)
+
+    @property
+    def dataset_words(self) -> str:
+        """The data set's name; the folder's own name where the data are a folder."""
+        return dataset_title(self.experiment.dataset)
 
     @property
     def device(self) -> str:

@@ -1,0 +1,97 @@
+"""What the recorded runs say of the recipe `practice`: the search that found it, and the demo on fresh seeds."""
+
+import statistics
+from collections.abc import Sequence
+
+from experiments.results.recorded import NOTHING, Recorded, escape_markdown, interval_text, score_text
+from simsiam_jax.report.collapse import ranks
+from simsiam_jax.report.seeds import paired_difference
+from simsiam_jax.report.words import OUTCOMES
+
+SEARCHES = tuple(f"search_recipe-{name}" for name in ("digits", "fashion_mnist", "cifar10_jpeg", "solar_cells"))
+DEMOS = ("demo-small", *(f"demo-small-seed{first}" for first in (20, 40, 60, 80)))
+_KEY = ("linear", "validation")
+
+
+def demo_section(runs: Sequence[Recorded]) -> list[str]:
+    """The demo's answers, a line for each set of seeds.
+
+    Args:
+      runs: Recorded runs of the demo.
+    """
+    lines = [
+        "## The demo on five sets of seeds",
+        "",
+        "Each line is a whole run of `make demo` with seeds of its own; its settings were chosen on validation images, "
+        "with seeds from 100 on. The answer is that of the primary comparison: the linear probe on test images, digits "
+        "pretraining against none.",
+        "",
+        "| command | answer | difference in points (95 %) | seeds | minutes |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for run in runs:
+        found = run.table.decisions["in_domain"]
+        seeds = f"{found.n}, from {run.table.seeds[0]} on"
+        difference = "" if found.low is None else interval_text(run.planned("in_domain"))
+        command = f"[`{run.experiment.command}`]({run.name}/report.md)"
+        lines.append(f"| {command} | {OUTCOMES[found.outcome]} | {difference} | {seeds} | {run.minutes:.1f} |")
+    helped = sum(run.table.decisions["in_domain"].outcome == "helped" for run in runs)
+    return [*lines, "", f"Pretraining helped in {helped} of {len(runs)} runs.", ""]
+
+
+def search_section(runs: Sequence[Recorded]) -> list[str]:
+    """The candidates of the search for a recipe, a table for each data set.
+
+    Args:
+      runs: Recorded runs of `experiments.search_recipe`.
+    """
+    lines = [
+        "## Which recipe on small data?",
+        "",
+        "The search behind the recipe `practice`. Every number is of *validation* images, with seeds from 100 on; "
+        "test images were not read. The probe learns from few labels and is a mean over 20 draws of them. A candidate "
+        "is judged by its worst seed too. Rank is the effective rank of the features, and beside it how many times "
+        "that of the recipe `paper` on the same seeds.",
+        "",
+    ]
+    for run in runs:
+        lines += [
+            f"### {escape_markdown(run.dataset_words)}",
+            "",
+            "```",
+            run.experiment.command,
+            "```",
+            "",
+            f"{escape_markdown(run.size)}; {run.table.headline.name} in %; {run.minutes:.0f} minutes; {run.device}; "
+            f"revision {run.revision}; [results.jsonl]({run.name}/results.jsonl).",
+            "",
+            *_candidates(run),
+            "",
+        ]
+    return lines
+
+
+def _candidates(run: Recorded) -> list[str]:
+    lines = [
+        "| candidate | seeds | linear probe | worst seed | Δ to none (95 %) | rank | of `paper`'s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    measured = {found.arm.name: found for found in ranks(run.results, run.experiment)}
+    none = run.scores["none"][_KEY].by_seed
+    for arm in run.experiment.arms:
+        score = run.scores[arm.name].get(_KEY)
+        if score is None:
+            continue
+        difference = None if arm.name == "none" else paired_difference(score.by_seed, none)
+        rank, share = NOTHING, NOTHING
+        if arm.name in measured:
+            ours, paper = measured[arm.name].trained, measured["paper"].trained
+            rank = f"{statistics.fmean(ours.values()):.1f}"
+            common = sorted(ours.keys() & paper.keys())
+            share = f"{statistics.fmean(ours[seed] / paper[seed] for seed in common):.1f}" if common else NOTHING
+        elif arm.name == "none":
+            rank = f"{statistics.fmean(measured['paper'].untrained.values()):.1f}"
+        cells = [escape_markdown(arm.words), str(len(score.by_seed)), score_text(score)]
+        cells += [f"{min(score.by_seed.values()):.2f}", interval_text(difference) if difference else NOTHING]
+        lines.append(f"| {' | '.join([*cells, rank, share])} |")
+    return lines
