@@ -13,7 +13,7 @@ from tests.support.launchers import launch, launch_in_one_process, refused
 LAUNCHERS = (
     *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
     *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
-    *("pretrain", "evaluate", "export", "prepare_data", "own_images"),
+    *("search_recipe", "pretrain", "evaluate", "export", "prepare_data", "own_images"),
 )
 OTHER_HELP = ("--help", "--preset=smoke", "--recipe=reference")
 MISTAKES = (

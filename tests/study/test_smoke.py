@@ -17,7 +17,7 @@ from tests.support.archives import prepare
 from tests.support.launchers import json_lines, launch
 
 PAGE = {"index.html", "report.md", "table.csv", "table.tex"}
-PRETRAINED = {"loss.png", "spread.png", "knn.png", "pairs.png", "samples.png"}
+PRETRAINED = {"loss.png", "spread.png", "knn.png", "rank.png", "pairs.png", "samples.png"}
 COMPARED = {"accuracy.png", "difference.png"}
 NEIGHBOURS = {"neighbours.png", "map.png"}
 FINETUNED = {"finetune.png", "confusion.png"}
@@ -60,6 +60,18 @@ LAUNCHERS = {
     ),
     "search_augmentation": Launcher(
         "fashion_mnist", 5, WHOLE - FINETUNED - NEIGHBOURS, evals=("knn", "linear"), splits=("validation",)
+    ),
+    # An arm for each optimiser.
+    "search_recipe": Launcher(
+        "fashion_mnist",
+        5,
+        WHOLE - FINETUNED - NEIGHBOURS,
+        evals=("linear",),
+        splits=("validation",),
+        flags=(
+            "--dataset=fashion_mnist",
+            "--arms=none,practice,practice-adamw,practice-sgd,practice-lars",
+        ),
     ),
 }
 
