@@ -352,7 +352,7 @@ def test_every_launcher_is_one_short_file():
     launchers = [path for path in Path(ROOT, "experiments").glob("*.py") if "__main__" in path.read_text()]
     assert len(launchers) >= 9
     for path in launchers:
-        assert len(path.read_text().splitlines()) <= 80, path
+        assert len(path.read_text().splitlines()) <= 100, path
 
 
 SMOKE = with_settings(
@@ -426,7 +426,7 @@ def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(dem
     assert len(lines) == len(numbers(demo[0]))
     assert len(list(workdir.glob("*/seed-*/*/result.json"))) == len({(x["arm"], x["seed"], x["eval"]) for x in lines})
     report = (workdir / "report" / "report.md").read_text()
-    assert "all 9 evaluations done" in report
+    assert "All 9 evaluations done" in report
 
 
 def test_processes_with_different_arms_and_seeds_add_up(demo, places, tmp_path):
