@@ -21,6 +21,7 @@ from simsiam_jax.study.definition import Arm
 PAPER = {"projector_dim": 512, "predictor_dim": 128, "learning_rate": 1e-3}
 PLAIN = {"projector_output_norm": "plain", "projector_dim": 512, "predictor_dim": 128, "learning_rate": 5e-4}
 FAST = {"predictor_rate": 10.0}
+PRACTICE = {**FAST, "micro_batch_size": 64, "min_updates": 1500}
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
 SLOW = {"learning_rate": 1.5e-4, "warmup_epochs": 10.0}
 
@@ -38,31 +39,35 @@ ARMS = {
     "rate-2e-4": candidate("the same at 2e-4", learning_rate=2e-4),
     "head-1024": candidate("the same, head 1024/256", projector_dim=1024, predictor_dim=256),
     "head-2048": candidate("the same, head 2048/512", projector_dim=2048, predictor_dim=512),
-    "batch-64": candidate("the same, batches of 64, twice the epochs", micro_batch_size=64, epochs=120),
-    # A predictor that learns faster than the rest keeps the dimensions; the other settings beside it.
-    "practice": candidate("practice: the same, predictor's rate × 10", **FAST),
-    "predictor-3": candidate("the same, predictor's rate × 3", predictor_rate=3.0),
+    "batch-64": candidate("the same, batches of 64, as many updates", micro_batch_size=64, min_updates=2160),
+    # A predictor that learns faster than the rest keeps the dimensions.
+    "predictor-10": candidate("the same, predictor's rate × 10", **FAST),
     "predictor-30": candidate("the same, predictor's rate × 30", predictor_rate=30.0),
-    "practice-1e-3": candidate("practice at 1e-3, predictor's rate × 10", **FAST, learning_rate=1e-3),
-    "practice-batch-64": candidate("practice, batches of 64", **FAST, micro_batch_size=64),
-    "practice-head-2048": candidate("practice, head 2048/512", **FAST, projector_dim=2048, predictor_dim=512),
-    "practice-warmup-10": candidate("practice, 10 epochs of warm-up", **FAST, warmup_epochs=10.0),
-    "practice-adamw": candidate("practice, AdamW, decay 0.1", **FAST, optimizer="adamw", weight_decay=0.1),
+    "predictor-10-1e-3": candidate("predictor's rate × 10, at 1e-3", **FAST, learning_rate=1e-3),
+    "predictor-10-long": candidate("predictor's rate × 10, twice the updates", **FAST, min_updates=4440),
+    # Larger batches and more updates with it, and other settings beside these.
+    "practice": candidate("practice: predictor's rate × 10, batches of 64", **PRACTICE),
+    "practice-long": candidate("practice, 2,160 updates", **{**PRACTICE, "min_updates": 2160}),
+    "practice-head-2048": candidate("practice, head 2048/512", **PRACTICE, projector_dim=2048, predictor_dim=512),
+    "practice-warmup-10": candidate("practice, 10 epochs of warm-up", **PRACTICE, warmup_epochs=10.0),
+    "practice-adamw": candidate("practice, AdamW, decay 0.1", **PRACTICE, **ADAMW),
     "practice-sgd": candidate(
-        "practice, SGD at 0.05, decay 5e-4", **FAST, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4
+        "practice, SGD at 0.05, decay 5e-4", **PRACTICE, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4
     ),
     "practice-lars": candidate(
-        "practice, LARS at 0.5, decay 1e-6", **FAST, optimizer="lars", learning_rate=0.5, weight_decay=1e-6
+        "practice, LARS at 0.5, decay 1e-6", **PRACTICE, optimizer="lars", learning_rate=0.5, weight_decay=1e-6
     ),
-    "practice-crop-0.2": candidate("practice, crops from 0.2", **FAST, crop_scale=(0.2, 1.0)),
-    "practice-jitter-half": candidate("practice, half the jitter", **FAST, brightness=0.2, contrast=0.2),
+    "practice-crop-0.2": candidate("practice, crops from 0.2", **PRACTICE, crop_scale=(0.2, 1.0)),
+    "practice-jitter-half": candidate("practice, half the jitter", **PRACTICE, brightness=0.2, contrast=0.2),
     "practice-views-4": candidate(
-        "practice, mean of 3 views as target, half the epochs", **FAST, target_views=4, epochs=30
+        "practice, mean of 3 views as target, half the updates", **{**PRACTICE, "target_views": 4, "min_updates": 750}
     ),
     # For --backbone=vit_s and pit_ti: MoCo v3's way.
-    "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", **FAST, **ADAMW),
-    "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", **FAST, **ADAMW, **SLOW),
-    "adamw-frozen": candidate("the same, patch embedding frozen", **FAST, **ADAMW, **SLOW, frozen_patch_embedding=True),
+    "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", **PRACTICE, **ADAMW),
+    "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", **PRACTICE, **ADAMW, **SLOW),
+    "adamw-frozen": candidate(
+        "the same, patch embedding frozen", **PRACTICE, **ADAMW, **SLOW, frozen_patch_embedding=True
+    ),
 }
 # Digits: 60 epochs are 2,220 updates.
 SMALL = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.benchmark.table import markdown_table, read_records
+from experiments.results import practice
 from experiments.results.claims import CLAIMS, long_table
 from experiments.results.recorded import (
     NOT_RUN,
@@ -79,12 +80,7 @@ CHAPTERS = (
         "`full` has the full length; it needs a GPU.",
         ("spread.png", "Spread of z by epoch, one curve an arm"),
     ),
-    Chapter(
-        "demo-small",
-        "Digits, `make demo`",
-        "The demo's settings were found by trying several with test accuracy in sight: take its table as an "
-        "illustration.",
-    ),
+    Chapter("demo-small", "Digits, `make demo`"),
 )
 
 
@@ -94,7 +90,8 @@ def read_runs(root: Path = RESULTS) -> dict[str, Recorded]:
     Raises:
       InputError: If a file of a run is missing or damaged.
     """
-    names = dict.fromkeys((*(chapter.run for chapter in CHAPTERS), *(claim.run for claim in CLAIMS), *SEARCHES))
+    chapters, claims = (chapter.run for chapter in CHAPTERS), (claim.run for claim in CLAIMS)
+    names = dict.fromkeys((*chapters, *claims, *SEARCHES, *practice.DEMOS, *practice.SEARCHES))
     return {name: Recorded.read(name, root) for name in names}
 
 
@@ -125,6 +122,8 @@ def text(runs: Mapping[str, Recorded]) -> str:
     ]
     for chapter in CHAPTERS:
         lines += _chapter(chapter, runs[chapter.run])
+    lines += practice.demo_section([runs[name] for name in practice.DEMOS])
+    lines += practice.search_section([runs[name] for name in practice.SEARCHES])
     lines += _search([runs[name] for name in SEARCHES])
     lines += _speed(next(iter(runs.values())).folder.parent)
     return "\n".join(lines).rstrip() + "\n"

@@ -161,8 +161,8 @@ def _practice(config: Config) -> Config:
     """SimSiam for small data and few updates, found by `experiments.search_recipe`; its equations are unchanged.
 
     The rule: a predictor that learns ten times as fast as the rest, which keeps the features' dimensions; half the
-    paper's learning rate; a projector that ends in a norm without scale and bias; batches of 32, so that few images
-    give many updates, and at least 1,500 updates however few the images are. Transformers get AdamW, a low rate, a long
+    paper's learning rate; a projector that ends in a norm without scale and bias; batches of 64 without accumulation,
+    and at least 1,500 updates however few the images are. Transformers get AdamW, a low rate, a long
     warm-up and a patch embedding that stays as it was drawn (MoCo v3, arXiv 2104.02057, section 4).
     """
     transformer = config.program.backbone.name in _TRANSFORMERS
@@ -179,7 +179,7 @@ def _practice(config: Config) -> Config:
         pretrain=dataclasses.replace(
             config.pretrain,
             min_updates=1500,
-            micro_batch_size=32,
+            micro_batch_size=64,
             schedule=ScheduleConfig(rate, warmup_epochs=warmup, schedule="cosine"),
         ),
     )

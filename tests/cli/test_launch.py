@@ -117,7 +117,7 @@ def test_help_gives_each_flag_the_value_of_the_chosen_recipe_and_preset(outcomes
     assert "--width=0.25 " in shown
     # The recipe `practice` has this norm, and the preset no say in the method.
     assert "--projector_output_norm=plain" in shown
-    assert "--micro_batch_size=32 " in shown
+    assert "--micro_batch_size=64 " in shown
     assert "--seeds=auto " in shown
     assert "--looks=3,5,8,12 " in shown
     shown = outcomes["demo", *OTHER_HELP].stdout
