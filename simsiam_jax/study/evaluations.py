@@ -48,17 +48,21 @@ class Features:
 
     def __init__(self, unit: Unit, backbone: Variables):
         self._unit, self._backbone = unit, backbone
-        self._positions = [unit.labelled(draw) for draw in range(unit.config.label_draws("linear"))]
 
     @property
     def draws(self) -> int:
         """Number of draws of labelled images."""
-        return len(self._positions)
+        return self._unit.config.label_draws("linear")
 
     @functools.cached_property
     def held_out(self) -> dict[str, Float[ndarray, "n dim"]]:
         """Features of the splits that are reported, by name."""
         return {name: self._unit.network.features(self._backbone, split) for name, split in self._unit.held_out.items()}
+
+    @functools.cached_property
+    def _positions(self) -> list[Int[ndarray, " labelled"]]:
+        """Positions of the labelled images of each draw."""
+        return [self._unit.labelled(draw) for draw in range(self.draws)]
 
     @functools.cached_property
     def _drawn(self) -> tuple[Int[ndarray, " union"], Float[ndarray, "union dim"]]:

@@ -20,6 +20,7 @@ from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
 from simsiam_jax.settings.resolve import with_settings
 from simsiam_jax.study.definition import THREE_ARMS, Arm, Study
+from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.images import load_data
 from simsiam_jax.study.programs import CompiledNetwork
 from simsiam_jax.study.run import units
@@ -411,6 +412,10 @@ def test_a_unit_that_another_process_is_at_is_not_ours_nor_what_shares_its_pretr
         assert (first, shared, other) == (True, False, True)
     with claimed(many) as ours:
         assert ours
+
+
+def test_pretraining_alone_draws_no_labels():
+    evaluate(Unit.__new__(Unit), (), {})  # a unit without any image
 
 
 @pytest.mark.parametrize("count", [2, 4])
