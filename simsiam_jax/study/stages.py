@@ -162,7 +162,7 @@ def pretrain(unit: Unit) -> Trained:
     images = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
     plan = pretraining_plan(unit.config, images, seed=unit.seed)
 
-    watch = RankWatch(unit)
+    watch = RankWatch(unit, from_epoch=plan.epochs / 2)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
         numbers = measure_pretraining(unit, state, epoch, last=epoch == plan.epochs)
@@ -186,10 +186,11 @@ class RankWatch:
 
     Args:
       unit: The unit that is pretrained.
+      from_epoch: Epochs before which nothing is said: the rank falls at first, and recovers in a good run.
     """
 
-    def __init__(self, unit: Unit):
-        self._unit = unit
+    def __init__(self, unit: Unit, *, from_epoch: float):
+        self._unit, self._from_epoch = unit, from_epoch
         self._warned = False
 
     @functools.cached_property
@@ -199,7 +200,7 @@ class RankWatch:
     def look(self, numbers: Numbers, epoch: int) -> None:
         """Looks at what was measured after so many epochs."""
         rank = numbers.get("heldout_rank")
-        if rank is None or epoch == 0 or self._warned or rank >= LOST_BELOW * self._untrained:
+        if rank is None or epoch < max(1, self._from_epoch) or self._warned or rank >= LOST_BELOW * self._untrained:
             return
         self._warned = True
         logging.warning(
