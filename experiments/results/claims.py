@@ -39,7 +39,14 @@ TABLE2 = "table2_solar_cells-small"
 TABLE3 = "table3_solar_attributes-small"
 ABLATION = "ablate_simsiam-small"
 NETWORKS = {"resnet18": "ResNet-18", "efficientnet_b0": "EfficientNet-B0", "vit_s": "ViT-S", "pit_ti": "PiT-Ti"}
+DECIDED = {
+    "helped": "**yes** (decided by the run's plan)",
+    "hurt": "**no**, the other way round (decided by the run's plan)",
+    "too_small": "**no**, too small to matter (decided by the run's plan)",
+    "undecided": "undecided by the run's plan",
+}
 CLAIMS = (
+    Claim("`make demo`: own images beat no pretraining", "demo-small", "digits", "in_domain", "none", "linear"),
     *(
         Claim("Table 1: own images beat no pretraining", TABLE1, "Fashion-MNIST", "in_domain", "none", stage)
         for stage in STAGES
@@ -82,14 +89,19 @@ CLAIMS = (
 
 
 def answer(claim: Claim, run: Recorded) -> tuple[str, str, str]:
-    """The answer to a claim in words, the difference with Student's 95 % interval, and the number of seeds.
+    """The answer to a claim in words, the difference with its 95 % interval, and the number of seeds.
 
-    The recorded runs have no plan: a claim is answered where the plain interval of the difference leaves out zero.
+    The plan of a run answers its primary comparison. Where a run has none, a claim is answered where Student's plain
+    interval of the difference leaves out zero.
 
     Args:
       claim: The claim.
       run: The recorded run that it is held against.
     """
+    plan = run.experiment.plan
+    if plan is not None and claim.arm in plan.primary and claim.stage == plan.evaluation:
+        decision = run.table.decisions[claim.arm]
+        return DECIDED[decision.outcome], interval_text(run.planned(claim.arm)), str(decision.n)
     difference = run.difference(claim.arm, claim.reference, claim.stage)
     if difference is None:
         return "not run" if run.arm(claim.arm).absent else "not measured", "", ""
