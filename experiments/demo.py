@@ -37,5 +37,5 @@ if __name__ == "__main__":
         primary=("in_domain",),
         decided_by="linear",
         recipe="practice",
-        budget="8m",
+        budget="10m",
     )
