@@ -8,7 +8,7 @@ from simsiam_jax.report.collapse import ranks
 from simsiam_jax.report.seeds import paired_difference
 from simsiam_jax.report.words import OUTCOMES
 
-SEARCHES = tuple(f"search_recipe-{name}" for name in ("digits",))
+SEARCHES = tuple(f"search_recipe-{name}" for name in ("digits", "cifar10_jpeg"))
 DEMOS = ("demo-small", *(f"demo-small-seed{first}" for first in (20, 40, 60, 80)))
 _KEY = ("linear", "validation")
 
