@@ -1,14 +1,13 @@
 """What the README files ask a reader to paste works as it stands."""
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.support.launchers import command_faults
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -61,29 +60,12 @@ def test_the_main_readme_shows_how_to_compute_the_loss():
 def test_commands_name_launchers_and_flags_that_exist():
     asked = [command for page in PAGES for command in commands(page)]
     assert len(asked) > 20
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.support.parse_commands"],
-        cwd=ROOT,
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout) == []
+    assert command_faults(asked) == []
 
 
 @pytest.mark.parametrize("command", [["experiments.no_such"], ["experiments.demo", "--no_such_flag=1"]])
 def test_a_command_that_does_not_exist_is_found_out(command):
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.support.parse_commands"],
-        cwd=ROOT,
-        input=json.dumps([command]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert len(json.loads(answer.stdout)) == 1
+    assert len(command_faults([command])) == 1
 
 
 @pytest.mark.parametrize("page", [*PAGES, "experiments/results/README.md"])

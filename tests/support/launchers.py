@@ -61,6 +61,20 @@ def launch_in_one_process(commands):
     return [subprocess.CompletedProcess(command, *outcome) for command, outcome in results]
 
 
+def command_faults(commands):
+    """A text for each command, a list of its module and flags, whose launcher is missing or refuses its flags."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.support.parse_commands"],
+        cwd=ROOT,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
 def refused(result, *words):
     """Asserts that a launcher ended with one line of error that holds these words, and exit code 2."""
     assert result.returncode == 2, result.stderr
