@@ -156,13 +156,14 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
     evaluation, evaluated = _recorded(stages / "evaluate")
     evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, backbone)]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
+    images = _image_count(config, source, experiment)
     return {
         "pretraining": {
             "data": dataset_title(source),
-            "images": _image_count(config, source, experiment),
+            "images": images,
             "recipe": config.recipe,
             "epochs": epochs,
-            "epochs_planned": _epochs_planned(config, _image_count(config, source, experiment)),
+            "epochs_planned": config.pretraining_epochs(images) if images else config.pretrain.epochs,
             "seed": seed,
             "arm": arm,
             "experiment": experiment and experiment.experiment,
@@ -211,12 +212,6 @@ def _measured(experiment: Experiment | None, results: list[Result]) -> list[dict
         }
         for result in results
     ]
-
-
-def _epochs_planned(config: Config, images: int | None) -> int:
-    """The epochs of the whole pretraining; without the number of images, those that are asked for."""
-    pretraining = config.pretrain
-    return pretraining.epochs_for(max(1, images // config.effective_batch)) if images else pretraining.epochs
 
 
 def _image_count(config: Config, source: str, experiment: Experiment | None) -> int | None:

@@ -318,6 +318,10 @@ class Config(Settings):
         """Images of an update of pretraining."""
         return self.pretrain.micro_batch_size * self.program.accumulation
 
+    def pretraining_epochs(self, images: int) -> int:
+        """Epochs of pretraining on so many images; fewer than an update takes count as one update."""
+        return self.pretrain.epochs_for(max(1, images // self.effective_batch))
+
     def label_draws(self, evaluation: str) -> int:
         """Draws of labelled images that an evaluation is averaged over."""
         if self.evaluation.all_labels:
