@@ -145,14 +145,12 @@ def pretraining_plan(config: Config, images: ImageSplit, *, seed: int) -> Plan:
     Raises:
       InputError: If an epoch of them is shorter than one update.
     """
-    # An epoch without an update is refused when the plan is made.
-    updates = max(1, len(images) // config.effective_batch)
     return make_plan(
         len(images),
         schedule=config.pretrain.schedule,
         micro_batch_size=config.pretrain.micro_batch_size,
         accumulation=config.program.accumulation,
-        epochs=config.pretrain.epochs_for(updates),
+        epochs=config.pretraining_epochs(len(images)),
         seed=seed,
     )
 
@@ -161,7 +159,6 @@ def pretrain(unit: Unit) -> Trained:
     """Pretrains a unit, or goes on where it was stopped; a finished one is restored from its checkpoint."""
     images = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
     plan = pretraining_plan(unit.config, images, seed=unit.seed)
-
     watch = RankWatch(unit, from_epoch=plan.epochs / 2)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
@@ -195,11 +192,14 @@ class RankWatch:
 
     @functools.cached_property
     def _untrained(self) -> float:
+        # A run that goes on did not measure it: `look` has it from epoch 0.
         return effective_rank(self._unit.network.features(self._unit.initial_backbone(), self._unit.data.validation))
 
     def look(self, numbers: Numbers, epoch: int) -> None:
         """Looks at what was measured after so many epochs."""
         rank = numbers.get("heldout_rank")
+        if rank is not None and epoch == 0:
+            self._untrained = rank
         if rank is None or epoch < max(1, self._from_epoch) or self._warned or rank >= LOST_BELOW * self._untrained:
             return
         self._warned = True
