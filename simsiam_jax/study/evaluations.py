@@ -47,7 +47,7 @@ class Features:
     """
 
     def __init__(self, unit: Unit, backbone: Variables):
-        self._unit, self._backbone = unit, backbone
+        self._unit, self.backbone = unit, backbone
 
     @property
     def draws(self) -> int:
@@ -57,7 +57,7 @@ class Features:
     @functools.cached_property
     def held_out(self) -> dict[str, Float[ndarray, "n dim"]]:
         """Features of the splits that are reported, by name."""
-        return {name: self._unit.network.features(self._backbone, split) for name, split in self._unit.held_out.items()}
+        return {name: self._unit.network.features(self.backbone, split) for name, split in self._unit.held_out.items()}
 
     @functools.cached_property
     def _positions(self) -> list[Int[ndarray, " labelled"]]:
@@ -68,7 +68,7 @@ class Features:
     def _drawn(self) -> tuple[Int[ndarray, " union"], Float[ndarray, "union dim"]]:
         """Positions of all images of any draw, ascending, and their features."""
         union = np.unique(np.concatenate(self._positions))
-        return union, self._unit.network.features(self._backbone, self._unit.data.train.take(union))
+        return union, self._unit.network.features(self.backbone, self._unit.data.train.take(union))
 
     def labelled(self, draw: int) -> tuple[ImageSplit, Float[ndarray, "labelled dim"]]:
         """The labelled images of a draw and their features."""
@@ -77,7 +77,7 @@ class Features:
         return self._unit.data.train.take(positions), features[np.searchsorted(union, positions)]
 
 
-def evaluate_knn(unit: Unit, backbone: Variables, features: Features) -> Found:
+def evaluate_knn(unit: Unit, features: Features) -> Found:
     """Nearest neighbours among the labelled images; nothing is learned or chosen."""
     folder = unit.stage_folder("knn")
     if "test" in unit.held_out and unit.seed == min(unit.study.seeds):
@@ -94,7 +94,7 @@ def evaluate_knn(unit: Unit, backbone: Variables, features: Features) -> Found:
     return _over_draws(unit, features.draws, outputs)
 
 
-def evaluate_linear(unit: Unit, backbone: Variables, features: Features) -> Found:
+def evaluate_linear(unit: Unit, features: Features) -> Found:
     """A linear probe on frozen features; its penalty is chosen on validation, for each draw of labelled images."""
     unit.stage_folder("linear")
 
@@ -114,7 +114,7 @@ def evaluate_linear(unit: Unit, backbone: Variables, features: Features) -> Foun
     return _over_draws(unit, features.draws, outputs)
 
 
-def evaluate_finetune(unit: Unit, backbone: Variables, features: Features) -> Found:
+def evaluate_finetune(unit: Unit, features: Features) -> Found:
     """Fine-tuning of all weights; the epoch is chosen on validation, for each draw of labelled images.
 
     The log and checkpoints of the first draw lie in the folder of the stage, those of a further one in `draw-K` there.
@@ -134,7 +134,7 @@ def evaluate_finetune(unit: Unit, backbone: Variables, features: Features) -> Fo
     def outputs(draw: int) -> tuple[Outputs, Numbers]:
         labelled = data.train.take(unit.labelled(draw))
         trained = fit(
-            network.finetune_state(unit.seed, backbone),
+            network.finetune_state(unit.seed, features.backbone),
             labelled,
             finetune_plan(unit.config.finetune, len(labelled), seed=unit.seed),
             network.finetune_epoch,
@@ -203,7 +203,7 @@ def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
     return make_plan(labelled, schedule=config.schedule, micro_batch_size=batch_size, epochs=epochs, seed=seed)
 
 
-_EVALUATE: Mapping[str, Callable[[Unit, Variables, Features], Found]] = {
+_EVALUATE: Mapping[str, Callable[[Unit, Features], Found]] = {
     "knn": evaluate_knn,
     "linear": evaluate_linear,
     "finetune": evaluate_finetune,
@@ -215,5 +215,5 @@ def evaluate(unit: Unit, names: tuple[str, ...], backbone: Variables) -> None:
     features = Features(unit, backbone)
     for name in names:
         begun = time.monotonic()
-        found = _EVALUATE[name](unit, backbone, features)
+        found = _EVALUATE[name](unit, features)
         unit.record(name, found.metrics, time.monotonic() - begun, found.draws)
