@@ -90,9 +90,8 @@ class Recorded:
 
     def planned(self, arm: str) -> Difference:
         """The difference that the plan decided on, with the interval of its look, in points."""
-        found = self.table.decisions[arm]
-        assert found.mean is not None
-        return Difference(mean=found.mean, n=found.n, low=found.low, high=found.high)
+        assert self.table.planned is not None
+        return next(row for row in self.table.rows if row.name == arm).differences[self.table.planned]
 
     @property
     def dataset_words(self) -> str:
