@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from simsiam_jax.data.datasets import DATASETS
-from simsiam_jax.errors import require
+from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import BACKBONES
 from simsiam_jax.settings.declare import GROUPS, Declared, declared, plain_text
 from simsiam_jax.settings.resolve import SETTINGS
@@ -74,13 +74,14 @@ def explicit(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _numbers(each: Declared, words: list[str]) -> tuple[float, ...]:
-    shown = f"--{each.flag}={','.join(words)}"
+    wanted = f"give {'two ' if each.length == 2 else ''}numbers, as in --{each.flag}={plain_text(each.default)}"
+    fault = InputError(f"--{each.flag}={','.join(words)}: {wanted}")
     try:
         found = tuple(map(float, words))
     except ValueError:
-        found = ()
-    wanted = f"give {'two ' if each.length == 2 else ''}numbers, as in --{each.flag}={plain_text(each.default)}"
-    require(len(found) == (each.length or max(1, len(found))), f"{shown}: {wanted}")
+        raise fault from None
+    if each.length not in (None, len(found)):
+        raise fault
     return found
 
 

@@ -38,7 +38,7 @@ def looks(seeds: int | str) -> tuple[int, ...]:
 
 def seeds_of(planned: tuple[int, ...]) -> tuple[int, ...]:
     """The seeds of a run with these looks, from --first_seed on."""
-    first = value("first_seed") or 0
+    first = value("first_seed")
     return tuple(range(first, first + planned[-1]))
 
 
@@ -62,7 +62,7 @@ def analysis_plan(planned: tuple[int, ...], *, evaluation: str, primary: Sequenc
         evaluation=evaluation,
         primary=tuple(primary),
         looks=planned,
-        first_seed=value("first_seed") or 0,
+        first_seed=value("first_seed"),
         smallest_effect=value("smallest_effect"),
     )
 
