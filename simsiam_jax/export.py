@@ -24,7 +24,6 @@ from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import sha256, write_json, write_whole
 from simsiam_jax.models import create_backbone
-from simsiam_jax.models.cpu import portable_form
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
@@ -117,8 +116,8 @@ def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> 
         return jax.vmap(features_of_one)(evaluation_view(images, spec=spec))
 
     shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
-    # Without the second context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
-    with portable_form(), jax.default_matmul_precision("float32"):
+    # Without this context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
+    with jax.default_matmul_precision("float32"):
         return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 

@@ -249,20 +249,3 @@ def test_every_backbones_program_gives_its_features_for_any_batch_on_any_platfor
     assert np.abs(expected).max() > 0.02
     np.testing.assert_allclose(program.call(images), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(program.call(images[:1]), expected[:1], rtol=0, atol=1e-5)
-
-
-def test_a_portable_program_has_each_platforms_own_convolution():
-    conv = layers.conv(8, 3, dtype=jnp.float32)
-    image = jnp.zeros((2, 2, 2, 4))
-    variables = conv.init(jax.random.key(0), image)
-
-    def convolutions(*platforms):
-        """How many the program of one layer has, whose output is smaller than its kernel."""
-        lowered = jax.jit(lambda x: conv.apply(variables, x)).trace(image).lower(lowering_platforms=platforms)
-        return lowered.as_text().count("stablehlo.convolution")
-
-    with cpu.portable_form():
-        assert (convolutions("cpu"), convolutions("cuda"), convolutions("tpu")) == (0, 1, 1)
-        assert convolutions("cpu", "cuda") > 0
-    # Traced on a CPU without it, the CPU's form would go to all.
-    assert convolutions("cuda") == 0

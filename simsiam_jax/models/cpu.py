@@ -17,38 +17,30 @@ from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-# How convolutions and poolings are written: "fastest" for the platform at hand, "portable" or "lax".
-_FORM = contextvars.ContextVar("form", default="fastest")
+_LAX_EVERYWHERE = contextvars.ContextVar("lax_everywhere", default=False)
 
 
 @contextlib.contextmanager
-def _form(name: str) -> Iterator[None]:
-    before = _FORM.set(name)
-    try:
-        yield
-    finally:
-        _FORM.reset(before)
-
-
-def portable_form() -> contextlib.AbstractContextManager[None]:
-    """A context in which traced programs suit every platform: the program itself chooses where it runs.
+def lax_form() -> Iterator[None]:
+    """A context in which traced programs use lax's own convolutions and poolings on a CPU too, for comparisons.
 
     Jax does not see the difference between contexts: a function that it has traced before stays as it was.
     """
-    return _form("portable")
+    before = _LAX_EVERYWHERE.set(True)
+    try:
+        yield
+    finally:
+        _LAX_EVERYWHERE.reset(before)
 
 
-def lax_form() -> contextlib.AbstractContextManager[None]:
-    """A context in which traced programs use lax's own convolutions and poolings, for comparisons.
+def on_cpu(
+    form: Callable[[jax.Array], jax.Array], usual: Callable[[jax.Array], jax.Array], x: jax.Array
+) -> jax.Array:
+    """form(x) in a program for a CPU, and usual(x) in one for any other platform.
 
-    As with `portable_form`, a function that jax has traced before stays as it was.
+    What a program is lowered for decides, so one process can trace for a platform that it does not have.
     """
-    return _form("lax")
-
-
-def is_lax_form() -> bool:
-    """Whether `lax_form` is open."""
-    return _FORM.get() == "lax"
+    return usual(x) if _LAX_EVERYWHERE.get() else lax.platform_dependent(x, cpu=form, default=usual)
 
 
 def convolve(
@@ -63,9 +55,9 @@ def convolve(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> jax.Array:
-    """The convolution of all backbones: `lax.conv_general_dilated`, or a faster form of it.
+    """The convolution of all backbones: `lax.conv_general_dilated`, or on a CPU a faster form of it.
 
-    On a CPU, XLA swaps the operands of a convolution whose output is smaller than its kernel. The result runs at a
+    There XLA swaps the operands of a convolution whose output is smaller than its kernel. The result runs at a
     fiftieth of the usual speed. This concerns every 3×3 convolution on the 2×2 and 1×1 maps at the end of a ResNet for
     small images, and the gradient of the strided one before. These convolutions become sums of matrix products, and so
     do convolutions that cut an image into patches. Depthwise convolutions, which are slower still, become sums of
@@ -95,19 +87,23 @@ def convolve(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    form = _FORM.get()
     undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    ours = form == "portable" or (form == "fastest" and jax.default_backend() == "cpu")
-    if not (ours and undilated and nhwc):
+    if _LAX_EVERYWHERE.get() or not (undilated and nhwc):
         return usual(lhs, rhs)
-    on_cpu = _on_cpu(usual, lhs.shape, rhs.shape, tuple(window_strides), padding, feature_group_count, precision)
-    if form == "portable":
-        return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=usual)
-    return on_cpu(lhs, rhs)
+    form = _fastest(usual, lhs.shape, rhs.shape, tuple(window_strides), padding, feature_group_count, precision)
+    if form is usual and lhs.dtype == jnp.float32:
+        return usual(lhs, rhs)
+
+    def summed_in_float32(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        # A convolution sums its products in float32, and so do its gradients; in bfloat16 each addition would round.
+        total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
+        return total.astype(lhs.dtype) if form is usual else _with_gradient_stored(total.astype(lhs.dtype))
+
+    return lax.platform_dependent(lhs, rhs, cpu=summed_in_float32, default=usual)
 
 
-def _on_cpu(
+def _fastest(
     usual: Callable[[jax.Array, jax.Array], jax.Array],
     lhs: tuple[int, ...],
     rhs: tuple[int, ...],
@@ -121,42 +117,32 @@ def _on_cpu(
     whole = not any(size % stride for size, stride in zip((*sizes, *kernel), strides * 2, strict=True))
     smaller = any(_output_size(*each) < each[1] for each in zip(sizes, kernel, strides, padding, strict=True))
     if groups == lhs[-1] > 1:
-        form = functools.partial(sum_of_shifted_products, strides=strides, padding=padding)
-    elif groups > 1:
+        return functools.partial(sum_of_shifted_products, strides=strides, padding=padding)
+    if groups > 1:
         return usual
-    elif whole and max(strides) > 1 and not any(map(any, padding)):
-        form = functools.partial(products_of_patches, strides=strides, padding=padding, precision=precision)
-    elif kernel == (1, 1) or smaller:
-        form = functools.partial(sum_of_matrix_products, strides=strides, padding=padding, precision=precision)
-    else:
-        form = usual
-
-    def summed_in_float32(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        # A convolution sums its products in float32, and so do its gradients; in bfloat16 each addition would round.
-        total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
-        return _with_gradient_computed_once(total.astype(lhs.dtype))
-
-    return summed_in_float32
+    if whole and max(strides) > 1 and not any(map(any, padding)):
+        return functools.partial(products_of_patches, strides=strides, padding=padding, precision=precision)
+    if kernel == (1, 1) or smaller:
+        return functools.partial(sum_of_matrix_products, strides=strides, padding=padding, precision=precision)
+    return usual
 
 
-def computed_once(x: jax.Array) -> jax.Array:
-    """x itself; on a CPU, x divided by ones that XLA cannot see to be ones.
+def stored(x: jax.Array) -> jax.Array:
+    """x divided by ones that XLA cannot see to be ones, for programs on a CPU.
 
     XLA computes a cheap value again wherever it is used. In the transposition at the start of a kernel's gradient, a
     batch norm and a ReLU take several times as long as reading their stored result. A division is too expensive for
     XLA to repeat. An `optimization_barrier` would not help: on a CPU it is gone before XLA decides.
     """
-    if _FORM.get() != "fastest" or jax.default_backend() != "cpu":
-        return x
     return x / jnp.where(jnp.isnan(x), jnp.nan, 1.0).astype(x.dtype)
 
 
 @jax.custom_vjp
-def _with_gradient_computed_once(x: Any) -> Any:
+def _with_gradient_stored(x: Any) -> Any:
     return x
 
 
-_with_gradient_computed_once.defvjp(lambda x: (x, None), lambda _, gradient: (computed_once(gradient),))
+_with_gradient_stored.defvjp(lambda x: (x, None), lambda _, gradient: (stored(gradient),))
 
 
 def _output_size(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
@@ -241,7 +227,7 @@ def sum_of_shifted_products(
     pixels = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
     if multiplier > 1:
         pixels = jnp.repeat(pixels, multiplier, axis=-1)
-    pixels = computed_once(pixels)
+    pixels = stored(pixels)
     sizes = [_output_size(lhs.shape[axis + 1], rhs.shape[axis], strides[axis], padding[axis]) for axis in (0, 1)]
 
     def seen_by(row: int, col: int) -> jax.Array:

@@ -18,12 +18,12 @@ BATCH_NORM_MOMENTUM = 0.9
 
 @jax.custom_vjp
 def relu(x: Any) -> Any:
-    """max(x, 0), whose gradient at 0 is 0. XLA stores the result and does not compute it again where it is read."""
-    return cpu.computed_once(jnp.maximum(x, 0))
+    """max(x, 0), whose gradient at 0 is 0. For the gradient, a CPU stores the result and does not compute it again."""
+    return jnp.maximum(x, 0)
 
 
 def _relu_forward(x: Any) -> Any:
-    kept = relu(x)
+    kept = cpu.on_cpu(cpu.stored, lambda x: x, jnp.maximum(x, 0))
     return kept, kept
 
 
@@ -152,14 +152,13 @@ def drop_path(
 def max_pool_3x3_by_2(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows cols channels"]:
     """The 3×3 maximum with stride 2 and a border of one pixel that never wins (torchvision's ResNet).
 
-    It is computed as a maximum along one axis and then along the other. XLA writes the gradient of lax's own pooling as
-    a scatter with indices for every pixel, which took a sixth of a ResNet-18 step on a CPU. Among equal pixels the
-    gradient goes to the first in reading order, as in lax and PyTorch.
+    On a CPU it is computed as a maximum along one axis and then along the other. XLA writes the gradient of lax's own
+    pooling there as a scatter with indices for every pixel, which took a sixth of a ResNet-18 step. Among equal pixels
+    the gradient goes to the first in reading order, as in lax and PyTorch.
     """
-    if cpu.is_lax_form():
-        border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
-    return _max_of_3_by_2(_max_of_3_by_2(x, 2), 1)
+    border: Any = ((1, 1), (1, 1))  # flax declares only the names of paddings
+    usual = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=border)
+    return cpu.on_cpu(lambda x: _max_of_3_by_2(_max_of_3_by_2(x, 2), 1), usual, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

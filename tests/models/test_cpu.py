@@ -96,9 +96,9 @@ def test_products_of_patches_are_the_convolution_in_value_and_gradient(size, ker
     assert_same_value_and_gradients(fast, of_lax, lhs, rhs)
 
 
-def test_what_is_computed_once_is_the_same_to_the_bit():
+def test_what_is_stored_is_the_same_to_the_bit():
     values = jnp.array([0.0, -0.0, 1.2e-38, -3.3e38, jnp.inf, -jnp.inf, jnp.nan, 0.1])
-    np.testing.assert_array_equal(jax.jit(cpu.computed_once)(values), values)
+    np.testing.assert_array_equal(jax.jit(cpu.stored)(values), values)
 
 
 # (size, kernel, stride, padding, groups of 8 channels): what the four backbones are made of.
@@ -149,12 +149,13 @@ def test_every_layer_in_bfloat16_rounds_its_sums_once(size, kernel, stride, padd
         np.testing.assert_allclose(each.astype(jnp.float32), expected, rtol=2**-8, atol=1e-4)
 
 
-def _convolutions(size, kernel, stride, groups=1, padding=None):
-    """How many convolution instructions the traced program of one layer has."""
+def _convolutions(size, kernel, stride, groups=1, padding=None, platform="cpu"):
+    """How many convolution instructions the program of one layer has on a platform."""
     conv = layers.conv(8, kernel, stride=stride, groups=groups, padding=padding, dtype=jnp.float32)
     image = jnp.zeros((2, size, size, 4))
     variables = conv.init(jax.random.key(0), image)
-    return str(jax.make_jaxpr(conv.apply)(variables, image)).count("conv_general_dilated[")
+    lowered = jax.jit(conv.apply).trace(variables, image).lower(lowering_platforms=(platform,))
+    return lowered.as_text().count("stablehlo.convolution")
 
 
 def test_small_outputs_single_pixels_and_patches_leave_the_convolution_of_lax_on_a_cpu():
@@ -171,10 +172,20 @@ def test_depthwise_convolutions_leave_lax_on_a_cpu_and_other_groups_do_not():
     assert _convolutions(size=8, kernel=3, stride=1, groups=2) == 1
 
 
-def test_other_platforms_keep_the_convolution_of_lax(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert _convolutions(size=2, kernel=3, stride=1) == 1
-    assert _convolutions(size=8, kernel=3, stride=1, groups=4) == 1
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_program_traced_on_a_cpu_has_the_convolution_of_lax_on_another_platform(platform):
+    assert _convolutions(size=2, kernel=3, stride=1, platform=platform) == 1
+    assert _convolutions(size=8, kernel=3, stride=1, groups=4, platform=platform) == 1
+
+
+def test_a_program_traced_on_a_cpu_has_the_pooling_of_lax_on_another_platform():
+    image = jnp.zeros((2, 8, 8, 4))
+
+    def gradient_scatters(platform):
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(layers.max_pool_3x3_by_2(x))))
+        return gradient.trace(image).lower(lowering_platforms=(platform,)).as_text().count("select_and_scatter")
+
+    assert (gradient_scatters("cpu"), gradient_scatters("cuda")) == (0, 1)
 
 
 def _slow_paths(program):
