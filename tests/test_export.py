@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
-from simsiam_jax.models import BACKBONES, cpu, create_backbone, layers
+from simsiam_jax.models import BACKBONES, create_backbone
 from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
 from simsiam_jax.settings.resolve import with_settings

@@ -5,7 +5,8 @@ The benchmark reaches `simsiam_jax.study.programs` and the forms of convolutions
 
 from simsiam_jax.models.cpu import lax_form
 from simsiam_jax.study.programs import CompiledNetwork
-from simsiam_jax.train.steps import Step, bind, pretrain_step
+from simsiam_jax.train.outputs import bind
+from simsiam_jax.train.steps import Step, pretrain_step
 
 __all__ = ["CompiledNetwork", "lax_form", "training_step"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from simsiam_jax.settings.schema import ViewSpec
-from simsiam_jax.train.steps import bind, clean_outputs, compile_outputs, over_split
+from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
 
 Extract = Callable[[dict[str, Any], Any], Float[np.ndarray, "n dim"]]
 

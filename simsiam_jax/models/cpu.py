@@ -33,9 +33,7 @@ def lax_form() -> Iterator[None]:
         _LAX_EVERYWHERE.reset(before)
 
 
-def on_cpu(
-    form: Callable[[jax.Array], jax.Array], usual: Callable[[jax.Array], jax.Array], x: jax.Array
-) -> jax.Array:
+def on_cpu(form: Callable[[jax.Array], jax.Array], usual: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """form(x) in a program for a CPU, and usual(x) in one for any other platform.
 
     What a program is lowered for decides, so one process can trace for a platform that it does not have.

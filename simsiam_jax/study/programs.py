@@ -17,8 +17,9 @@ from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import RunEpoch, as_dict, epoch_runner
 from simsiam_jax.train.optimizer import create_optimizer
+from simsiam_jax.train.outputs import bind, compile_outputs, heldout_outputs
 from simsiam_jax.train.state import TrainState, create_state
-from simsiam_jax.train.steps import bind, compile_outputs, finetune_step, heldout_outputs, pretrain_step
+from simsiam_jax.train.steps import finetune_step, pretrain_step
 
 Variables = dict[str, Any]
 

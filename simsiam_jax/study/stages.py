@@ -24,8 +24,8 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.images import Data, labelled_positions, pretraining_images
 from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork, Variables
 from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
+from simsiam_jax.train.outputs import over_split
 from simsiam_jax.train.state import TrainState
-from simsiam_jax.train.steps import over_split
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,8 @@ from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import bind, pretrain_step
+from simsiam_jax.train.outputs import bind
+from simsiam_jax.train.steps import pretrain_step
 
 read = []
 

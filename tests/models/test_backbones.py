@@ -11,8 +11,9 @@ from simsiam_jax.models.layers import drop_path
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import create_optimizer
+from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, compile_step, pretrain_step
 from tests.support.sharding import shard
 
 

@@ -14,8 +14,9 @@ from simsiam_jax.settings.resolve import SETTINGS, with_settings
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.programs import CompiledNetwork
 from simsiam_jax.train.devices import AXIS
+from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, bind, finetune_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, finetune_step, pretrain_step
 
 SMALL = {"width": 0.125, "projector_dim": 8, "predictor_dim": 4, "backbone": "resnet18", "stem": "cifar"}
 

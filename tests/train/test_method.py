@@ -17,8 +17,9 @@ from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNorm
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.optimizer import create_optimizer
+from simsiam_jax.train.outputs import bind, compile_outputs, heldout_outputs
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, bind, compile_outputs, compile_step, heldout_outputs, pretrain_step
+from simsiam_jax.train.steps import Hyper, compile_step, pretrain_step
 
 SIZE = 8
 SPEC = ViewSpec(SIZE, jitter_probability=0.0, greyscale_probability=0.0, blur_probability=0.0)

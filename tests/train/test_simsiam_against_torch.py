@@ -20,8 +20,9 @@ from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
 from simsiam_jax.train.optimizer import create_optimizer, learning_rates
+from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, bind, compile_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, compile_step, pretrain_step
 from tests.support.sharding import shard
 from tests.support.torchvision_import import import_torchvision
 

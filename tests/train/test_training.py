@@ -17,18 +17,9 @@ from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfi
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.loop import epoch_runner, fit, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
+from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import (
-    Hyper,
-    bind,
-    clean_outputs,
-    compile_outputs,
-    compile_step,
-    finetune_step,
-    known_share,
-    over_split,
-    pretrain_step,
-)
+from simsiam_jax.train.steps import Hyper, compile_step, finetune_step, known_share, pretrain_step
 from tests.support.sharding import shard
 
 SIZE = 16

@@ -1,0 +1,89 @@
+"""What trained networks give for every image of a split: features, logits, held-out losses."""
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from simsiam_jax.data.feed import Batch, in_batches
+from simsiam_jax.data.views import evaluation_view, several_views
+from simsiam_jax.losses import l2_normalize, simsiam_loss
+from simsiam_jax.models import SimSiam
+from simsiam_jax.settings.schema import MethodConfig, ViewSpec
+from simsiam_jax.train.devices import AXIS, on_every_device, streamed
+
+# Held-out views are drawn as an epoch that training never reaches, so they are the same at every measurement.
+HELDOUT_EPOCH = 2**31 - 1
+
+# Calls that may be under way before the host waits for one: enough to keep the devices busy.
+_CALLS_IN_FLIGHT = 2
+
+
+def heldout_outputs(
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: SimSiam, views: ViewSpec, method: MethodConfig
+) -> dict[str, jax.Array]:
+    """Each held-out image's loss, equation (3) with running statistics, and the direction of its first z."""
+    count = method.target_views
+    drawn = several_views(batch.images, batch.sample_ids, seed=seed, epoch=HELDOUT_EPOCH, spec=views, count=count)
+    outputs: Any = model.apply(variables, *drawn, train=False)
+    losses = jax.vmap(lambda *rows: simsiam_loss(*(row[None] for row in rows), symmetric=method.symmetric))(*outputs)
+    return {"loss": losses, "z": l2_normalize(outputs[count])}
+
+
+def clean_outputs(
+    variables: dict[str, Any], batch: Batch, seed: jax.Array, *, model: Any, views: ViewSpec
+) -> dict[str, jax.Array]:
+    """A backbone's features or a classifier's logits on unaugmented images, with running statistics."""
+    images = evaluation_view(batch.images, spec=views)
+    return {"outputs": model.apply(variables, images, train=False).astype(jnp.float32)}
+
+
+def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..., dict[str, jax.Array]]:
+    """`outputs` on all local devices: the batch has a leading device axis, and so have the results."""
+    return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
+
+
+def over_split(
+    compiled: Callable[..., dict[str, jax.Array]],
+    variables: dict[str, Any],
+    split: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Applies a compiled outputs function to every image of a split, in order.
+
+    Args:
+      compiled: Function from `compile_outputs`.
+      variables: The trained model's variables.
+      split: An `ImageSplit`.
+      batch_size: Images in a call over all devices.
+      seed: Seed of the held-out views.
+
+    Returns:
+      Arrays with one row for each image of the split.
+    """
+    devices = jax.local_device_count()
+    variables = on_every_device(variables)
+    results, waiting = [], deque()
+    for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices))):
+        waiting.append(compiled(variables, batch, np.uint32(seed)))
+        if len(waiting) > _CALLS_IN_FLIGHT:
+            results.append(jax.device_get(waiting.popleft()))
+    results += jax.device_get(list(waiting))
+
+    def join(*arrays):
+        flat = [rearrange(array, "device batch ... -> (device batch) ...") for array in arrays]
+        return np.concatenate(flat)[: len(split)]
+
+    return jax.tree.map(join, *results)
+
+
+def bind(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    """`functools.partial` under the function's own name, which profiles and compiled programs show."""
+    return functools.update_wrapper(functools.partial(function, **settings), function)
