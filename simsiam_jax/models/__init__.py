@@ -2,6 +2,6 @@
 
 from simsiam_jax.models.classifier import Classifier
 from simsiam_jax.models.registry import BACKBONES, backbone_fields, create_backbone
-from simsiam_jax.models.simsiam import SimSiam, train_on_views
+from simsiam_jax.models.simsiam import SimSiam, train_on_batches
 
-__all__ = ["BACKBONES", "Classifier", "SimSiam", "backbone_fields", "create_backbone", "train_on_views"]
+__all__ = ["BACKBONES", "Classifier", "SimSiam", "backbone_fields", "create_backbone", "train_on_batches"]

@@ -5,7 +5,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jaxtyping import Array, Float, Key
 
 from simsiam_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNorm
@@ -152,41 +151,39 @@ class SimSiam(nn.Module):
         return *p, *z
 
 
-def train_on_views(
+def train_on_batches(
     model: SimSiam,
     variables: Variables,
-    *views: Float[Array, "batch height width 3"],
-    keys: Key[Array, "view batch"] | None = None,
-) -> tuple[tuple[Float[Array, "batch dim"], ...], Variables]:
-    """`model(*views, train=True)` with all views folded into one pass of as many batches.
+    batches: Float[Array, "batches batch height width 3"],
+    keys: Key[Array, "batches batch"] | None = None,
+) -> tuple[tuple[Float[Array, "batches batch dim"], Float[Array, "batches batch dim"]], Variables]:
+    """Several batches in one pass, each normalised by its own statistics: the views of one or more micro-batches.
 
-    `vmap` over the views keeps their batch statistics apart, and compiles each layer once. The running statistics
-    come back as if the views had passed in turn.
+    `vmap` keeps the batch statistics apart, and compiles each layer once. The running statistics come back as if the
+    batches had passed in turn.
 
     Args:
       model: The network.
       variables: The network's `params` and `batch_stats`.
-      *views: Normalised images of each view, float32.
-      keys: One key for each view and image, for stochastic depth; None drops nothing.
+      batches: Normalised images, float32.
+      keys: One key for each image, for stochastic depth; None drops nothing.
 
     Returns:
-      p of every view, then z of every view, (p1, p2, z1, z2) of two, and the updated `batch_stats`.
+      p and z of each batch, and the updated `batch_stats`.
     """
 
-    def branch(view, keys):
-        return model.apply(variables, view, train=True, keys=keys, method="branch", mutable=["batch_stats"])
+    def branch(batch, keys):
+        return model.apply(variables, batch, train=True, keys=keys, method="branch", mutable=["batch_stats"])
 
-    stacked = rearrange(list(views), "view batch height width channel -> view batch height width channel")
-    (p, z), updated = jax.vmap(branch)(stacked, keys)
-
-    # A view by itself gives s_k = m s + (1 - m) b_k; after statistics r, b_k gives m r + (1 - m) b_k = s_k + m (r - s).
-    def passed(old, each, last):
-        return each[last] + BATCH_NORM_MOMENTUM * (passed(old, each, last - 1) - old) if last else each[0]
+    outputs, updated = jax.vmap(branch)(batches, keys)
+    if "batch_stats" not in variables:
+        return outputs, {}
+    # By itself batch i of n makes s_i = m r + (1 - m) b_i of the statistics r. After one another they make
+    # m^n r + Σ m^(n-1-i) (1 - m) b_i, where (1 - m) b_i = s_i - m r.
+    count, m = len(batches), BATCH_NORM_MOMENTUM
+    weights = m ** jnp.arange(count - 1.0, -1.0, -1.0)
 
     def in_turn(old, each):
-        return passed(old, each, len(views) - 1)
+        return m**count * old + jnp.sum(weights[:, None] * (each - m * old), axis=0)
 
-    batch_stats = {}
-    if "batch_stats" in variables:
-        batch_stats = jax.tree.map(in_turn, variables["batch_stats"], updated["batch_stats"])
-    return tuple(each[view] for each in (p, z) for view in range(len(views))), batch_stats
+    return outputs, jax.tree.map(in_turn, variables["batch_stats"], updated["batch_stats"])

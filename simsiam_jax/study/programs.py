@@ -15,11 +15,12 @@ from simsiam_jax.models import Classifier, SimSiam, backbone_fields, create_back
 from simsiam_jax.settings.schema import ProgramConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.loop import RunEpoch, as_dict, epoch_runner
+from simsiam_jax.train.epochs import RunEpoch, epoch_runner
+from simsiam_jax.train.loop import as_dict
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, compile_outputs, heldout_outputs
 from simsiam_jax.train.state import TrainState, create_state
-from simsiam_jax.train.steps import finetune_step, pretrain_step
+from simsiam_jax.train.steps import Update, finetuning, pretraining
 
 Variables = dict[str, Any]
 
@@ -36,25 +37,36 @@ class CompiledNetwork:
       program: Everything that changes a compiled program.
       num_classes: Outputs of the classifier, which only fine-tuning asks for: classes or attributes.
       feed: Name of the feed that brings images to the devices; it changes no result.
+      accumulate_by: Form of an update, of `train.epochs.FORMS`; it changes results by rounding alone.
+      platform: Name of the devices' platform in jax; None means that of this process's devices.
 
     Raises:
       InputError: If the patch embedding of a backbone without one is to stay as it is.
     """
 
-    def __init__(self, program: ProgramConfig, num_classes: int = 0, feed: str = "auto"):
+    def __init__(
+        self,
+        program: ProgramConfig,
+        num_classes: int = 0,
+        feed: str = "auto",
+        accumulate_by: str = "auto",
+        platform: str | None = None,
+    ):
         require(
             not program.method.frozen_patch_embedding or "patch_size" in backbone_fields(program.backbone.name),
             f"--frozen_patch_embedding: --backbone={program.backbone.name} has no patch embedding; leave the flag out",
         )
         self.program = program
         self.feed = feed
+        self.accumulate_by = accumulate_by
+        self.platform = platform or jax.default_backend()
         dtype = jnp.dtype(program.dtype)
         self.backbone: nn.Module = create_backbone(
             program.backbone.name, program.image_size, **program.backbone.fields(), dtype=dtype, axis_name=AXIS
         )
         self.simsiam = SimSiam(self.backbone, program.head, dtype=dtype, axis_name=AXIS)
         self.classifier = Classifier(self.backbone, num_classes, dtype=dtype)
-        self.pretrain_optimizer = create_optimizer(program.optimizer, accumulation=program.accumulation)
+        self.pretrain_optimizer = create_optimizer(program.optimizer)
         self.finetune_optimizer = create_optimizer(program.finetune_optimizer)
 
     @functools.cached_property
@@ -88,17 +100,35 @@ class CompiledNetwork:
         """The state before the first step of fine-tuning; arguments as in `initial_classifier`."""
         return create_state(self.initial_classifier(seed, backbone), self.finetune_optimizer)
 
-    @functools.cached_property
-    def pretrain_epoch(self) -> RunEpoch:
-        """Runs an epoch of SimSiam."""
-        step = bind(
-            pretrain_step,
+    @property
+    def pretraining(self) -> Update:
+        """The training of SimSiam."""
+        return pretraining(
             model=self.simsiam,
             optimizer=self.pretrain_optimizer,
             views=self.program.views,
             method=self.program.method,
         )
-        return epoch_runner(step, feed=self.feed)
+
+    @property
+    def finetuning(self) -> Update:
+        """The training of a classifier."""
+        return finetuning(model=self.classifier, optimizer=self.finetune_optimizer, views=self.program.finetune_views)
+
+    @functools.cached_property
+    def pretrain_epoch(self) -> RunEpoch:
+        """Runs an epoch of SimSiam."""
+        return self._epochs_of(self.pretraining, self.program.accumulation)
+
+    @functools.cached_property
+    def finetune_epoch(self) -> RunEpoch:
+        """Runs an epoch of fine-tuning."""
+        return self._epochs_of(self.finetuning, 1)
+
+    def _epochs_of(self, update: Update, accumulation: int) -> RunEpoch:
+        return epoch_runner(
+            update, accumulation=accumulation, form=self.accumulate_by, feed=self.feed, platform=self.platform
+        )
 
     @functools.cached_property
     def heldout(self) -> Callable[..., dict[str, jax.Array]]:
@@ -116,17 +146,6 @@ class CompiledNetwork:
     def logits(self) -> Extract:
         """The classifier's logits of a split."""
         return extractor(self.classifier, self.program.finetune_views, batch_size=EVALUATION_BATCH)
-
-    @functools.cached_property
-    def finetune_epoch(self) -> RunEpoch:
-        """Runs an epoch of fine-tuning."""
-        step = bind(
-            finetune_step,
-            model=self.classifier,
-            optimizer=self.finetune_optimizer,
-            views=self.program.finetune_views,
-        )
-        return epoch_runner(step, feed=self.feed)
 
 
 def with_backbone(variables: Variables, backbone: Variables | None) -> Variables:

@@ -29,6 +29,26 @@ def on_every_device(tree: Any) -> Any:
     return jax.device_put(tree, jax.sharding.NamedSharding(_local_mesh(), jax.sharding.PartitionSpec()))
 
 
+def on_each_device(
+    function: Callable[..., Any], *, in_axes: Any, out_axes: Any = 0, donate: tuple[int, ...] = (), devices: Any = None
+) -> Any:
+    """`function` compiled for all local devices (or these), each with its share: the only `pmap` of the package.
+
+    The state stays unreplicated (axes of None): gradients and batch statistics are averaged over the axis, so that
+    every device computes the same new state, and one copy of it comes back.
+
+    Args:
+      function: Pure function of one device's share, with `AXIS` as the name of the devices' axis.
+      in_axes: For each argument 0 where its leading axis is that of the devices, None where all see the same.
+      out_axes: The same of the results.
+      donate: Positions of the arguments whose memory is given up.
+      devices: The devices; None means all local ones.
+    """
+    return jax.pmap(
+        function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate, devices=devices
+    )
+
+
 def shared_out(batch: Batch) -> Batch:
     """A batch of arrays [local devices, ...] with each device's share on it."""
     return jax.device_put(batch, jax.sharding.NamedSharding(_local_mesh(), jax.sharding.PartitionSpec(AXIS)))
@@ -73,9 +93,7 @@ class Resident:
     def __init__(self) -> None:
         self._split: Any = None
         self._on_devices: Batch | None = None
-        self._take = jax.pmap(
-            lambda whole, rows: Batch(*(part[rows] for part in whole)), axis_name=AXIS, in_axes=(None, 0)
-        )
+        self._take = on_each_device(lambda whole, rows: Batch(*(part[rows] for part in whole)), in_axes=(None, 0))
 
     def __call__(self, split: Any, chunks: Iterable[Int[np.ndarray, "..."]]) -> Iterator[Batch]:
         if split is not self._split:

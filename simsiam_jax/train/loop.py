@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +17,18 @@ from simsiam_jax.errors import require
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.settings.schema import ScheduleConfig
 from simsiam_jax.train.checkpoints import Checkpoints
-from simsiam_jax.train.devices import feed_chooser, on_every_device
+from simsiam_jax.train.epochs import RunEpoch
 from simsiam_jax.train.optimizer import learning_rates
 from simsiam_jax.train.progress import ProgressLine
 from simsiam_jax.train.state import TrainState
-from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step
-
-# Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
-# progress line tells the truth.
-_CALLS_IN_FLIGHT = 2
-
-# The most micro-steps in one call on an accelerator, and the most bytes of their images: a progress line that moves,
-# and a few calls' batches beside the network.
-_STEPS_PER_SCAN = 1024
-_BYTES_PER_SCAN = 256 * 2**20
+from simsiam_jax.train.steps import Hyper
 
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The order in which a stage sees its images and the learning rate of each micro-step.
+    """The order in which a stage sees its images and the learning rate of each update.
 
     Attributes:
       images: Number of images to learn from.
@@ -69,16 +59,17 @@ class Plan:
         return self.updates_per_epoch * self.accumulation
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, Hyper]:
-        """Indices [micro-steps, micro-batch] and the `Hyper` of each micro-step of an epoch counted from 0."""
-        steps = self.steps_per_epoch
-        order = epoch_order(self.images, seed=self.seed, epoch=epoch)[: steps * self.micro_batch_size]
-        indices = rearrange(order, "(step batch) -> step batch", step=steps)
-        updates = epoch * self.updates_per_epoch + np.arange(steps) // self.accumulation
+        """Indices [updates, micro-batches, micro-batch] and the `Hyper` of each update of an epoch counted from 0."""
+        updates = self.updates_per_epoch
+        order = epoch_order(self.images, seed=self.seed, epoch=epoch)[: self.steps_per_epoch * self.micro_batch_size]
+        indices = rearrange(
+            order, "(update micro batch) -> update micro batch", update=updates, micro=self.accumulation
+        )
         hyper = Hyper(
-            learning_rate=self.rates[updates],
-            constant_rate=np.full(steps, self.constant_rate, np.float32),
-            seed=np.full(steps, self.seed, np.uint32),
-            epoch=np.full(steps, epoch, np.int32),
+            learning_rate=self.rates[epoch * updates :][:updates],
+            constant_rate=np.full(updates, self.constant_rate, np.float32),
+            seed=np.full(updates, self.seed, np.uint32),
+            epoch=np.full(updates, epoch, np.int32),
         )
         return indices, hyper
 
@@ -114,65 +105,6 @@ def make_plan(
         rates=learning_rates(schedule, peak=peak, updates_per_epoch=updates, epochs=epochs),
         constant_rate=peak,
     )
-
-
-Show = Callable[[int, float, float], None]
-RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
-
-
-def epoch_runner(step: Step, *, scan: bool | None = None, feed: str = "auto") -> RunEpoch:
-    """Compiles `step` into a function that runs an epoch.
-
-    Args:
-      step: A pure per-device step.
-      scan: Whether many micro-steps run in one call; None: on accelerators, not on a CPU, where XLA runs a scan's
-        body several times slower (and where the two agree to the bit is not promised).
-      feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
-
-    Returns:
-      run(state, split, indices, hypers, show) -> (state, metrics of each micro-step). `show(steps, loss, rate)` is
-      called as steps finish. The state is donated.
-    """
-    if scan is None:
-        scan = jax.default_backend() != "cpu"
-    compiled = compile_scan(step) if scan else compile_step(step)
-    feed_of = feed_chooser(feed)
-
-    def run(state, split, indices, hypers, show):
-        # Positions of the micro-steps of each call: a number for a step by itself, an array for a scan.
-        steps, batch_size = indices.shape
-        calls = _scans(steps, batch_size * split.images[0].nbytes) if scan else list(range(steps))
-        state, metrics, waiting = on_every_device(state), [], deque()
-
-        def show_oldest():
-            steps, loss, rate = waiting.popleft()
-            show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
-
-        for call, batch in zip(calls, feed_of(split)(split, (indices[call] for call in calls)), strict=True):
-            hyper = Hyper(*(values[call] for values in hypers))
-            state, measured = compiled(state, batch, hyper)
-            metrics.append(measured)
-            waiting.append((np.size(call), measured["loss"], hyper.learning_rate))
-            if len(waiting) > _CALLS_IN_FLIGHT:
-                show_oldest()
-        while waiting:
-            show_oldest()
-
-        def join(*values):
-            return np.concatenate([np.atleast_1d(each) for each in values])
-
-        return state, jax.tree.map(join, *jax.device_get(metrics))
-
-    return run
-
-
-def _scans(steps: int, batch_bytes: int) -> list[np.ndarray]:
-    """The micro-steps 0..steps-1 in as few calls as their images' bytes allow; each length is a program of its own."""
-    longest = max(1, min(_STEPS_PER_SCAN, _BYTES_PER_SCAN // batch_bytes))
-    fewest = -(-steps // longest)
-    # Calls of one length, where that takes no more than twice as many; else as equal as can be.
-    calls = next((count for count in range(fewest, 2 * fewest + 1) if steps % count == 0), fewest)
-    return np.array_split(np.arange(steps), calls)
 
 
 class Trained(NamedTuple):

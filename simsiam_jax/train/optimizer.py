@@ -17,7 +17,7 @@ from simsiam_jax.settings.schema import OptimizerConfig, ScheduleConfig
 TRUST_COEFFICIENT = 0.001
 
 
-def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax.GradientTransformation:
+def create_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """An optimiser at a learning rate of one.
 
     `adam` and `sgd` add weight decay to the gradient, as `torch.optim.Adam(weight_decay=...)` has it, on all parameters
@@ -36,7 +36,6 @@ def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax
 
     Args:
       config: The optimiser.
-      accumulation: Micro-batches whose gradients are averaged for one update; the others give zero updates.
     """
     decay = optax.add_decayed_weights(config.weight_decay)
     match config.name:
@@ -52,10 +51,14 @@ def create_optimizer(config: OptimizerConfig, *, accumulation: int = 1) -> optax
                 optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST_COEFFICIENT), _of_many_dimensions),
                 optax.trace(decay=config.momentum),
             )
-    chained = optax.chain(*steps, optax.scale(-1.0))
+    return optax.chain(*steps, optax.scale(-1.0))
+
+
+def accumulated(optimizer: optax.GradientTransformation, accumulation: int) -> optax.GradientTransformation:
+    """The optimiser with the mean gradient of so many micro-batches; all but the last of them give zero updates."""
     if accumulation == 1:
-        return chained
-    return optax.MultiSteps(chained, every_k_schedule=accumulation).gradient_transformation()
+        return optimizer
+    return optax.MultiSteps(optimizer, every_k_schedule=accumulation).gradient_transformation()
 
 
 def _of_many_dimensions(params: Any) -> Any:

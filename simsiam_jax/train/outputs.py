@@ -15,7 +15,7 @@ from simsiam_jax.data.views import evaluation_view, several_views
 from simsiam_jax.losses import l2_normalize, simsiam_loss
 from simsiam_jax.models import SimSiam
 from simsiam_jax.settings.schema import MethodConfig, ViewSpec
-from simsiam_jax.train.devices import AXIS, on_every_device, streamed
+from simsiam_jax.train.devices import on_each_device, on_every_device, streamed
 
 # Held-out views are drawn as an epoch that training never reaches, so they are the same at every measurement.
 HELDOUT_EPOCH = 2**31 - 1
@@ -45,7 +45,7 @@ def clean_outputs(
 
 def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..., dict[str, jax.Array]]:
     """`outputs` on all local devices: the batch has a leading device axis, and so have the results."""
-    return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
+    return on_each_device(outputs, in_axes=(None, 0, None))
 
 
 def over_split(

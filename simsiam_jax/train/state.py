@@ -13,7 +13,7 @@ class TrainState:
     """Parameters, batch statistics and optimiser state, all unreplicated.
 
     Attributes:
-      step: int32 scalar, micro-steps done.
+      step: int32 scalar, updates done.
       params: float32 parameters.
       batch_stats: float32 running statistics; empty for networks without batch norm.
       opt_state: The optimiser's state.

@@ -15,7 +15,7 @@ from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import choose_feed, gather, host_memory, read_ahead
 from simsiam_jax.errors import InputError
 from simsiam_jax.train.devices import Resident, rows_here, streamed
-from simsiam_jax.train.loop import _scans
+from simsiam_jax.train.epochs import _calls_of_many
 from tests.support.launchers import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_a_container_has_the_memory_of_its_limit(tmp_path, monkeypatch):
     ],
 )
 def test_scans_are_of_equal_length_where_that_is_cheap(steps, batch_bytes, lengths):
-    calls = _scans(steps, batch_bytes)
+    calls = _calls_of_many(np.zeros((steps, 1, 1)), batch_bytes)
     assert [len(call) for call in calls] == lengths
     np.testing.assert_array_equal(np.concatenate(calls), np.arange(steps))
 
@@ -218,11 +218,11 @@ if processes > 1:
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.loop import epoch_runner, make_plan
+from simsiam_jax.train.epochs import epoch_runner
+from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.outputs import bind
-from simsiam_jax.train.steps import pretrain_step
+from simsiam_jax.train.steps import pretraining
 
 read = []
 
@@ -239,12 +239,12 @@ backbone = create_backbone("resnet18", 16, width=0.0625, stem="cifar", axis_name
 model = SimSiam(backbone, HeadConfig(projector_dim=16, predictor_dim=8), axis_name=AXIS)
 optimizer = create_optimizer(OptimizerConfig(name="sgd"))
 views = ViewSpec(16, blur_probability=0.0)
-step = bind(pretrain_step, model=model, optimizer=optimizer, views=views, method=MethodConfig())
+update = pretraining(model=model, optimizer=optimizer, views=views, method=MethodConfig())
 image = np.zeros((1, 16, 16, 3), np.float32)
 start = create_state(jax.jit(model.init)(jax.random.key(0), image, image), optimizer)
 schedule = ScheduleConfig(learning_rate=0.01)
 plan = make_plan(64, schedule=schedule, micro_batch_size=16, epochs=1, seed=0)
-state, metrics = epoch_runner(step, feed="streamed")(start, split, *plan.epoch(0), lambda *_: None)
+state, metrics = epoch_runner(update, feed="streamed", platform="cpu")(start, split, *plan.epoch(0), lambda *_: None)
 leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(jax.device_get(state.params))]
 np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=np.array(sorted(read)))
 """

@@ -10,10 +10,10 @@ from simsiam_jax.models import BACKBONES, Classifier, SimSiam, create_backbone
 from simsiam_jax.models.layers import drop_path
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
+from simsiam_jax.train.epochs import compile_step
 from simsiam_jax.train.optimizer import create_optimizer
-from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, compile_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, micro_step, pretraining
 from tests.support.sharding import shard
 
 
@@ -60,7 +60,7 @@ def test_pretrains_at_96_pixels_on_two_devices_that_stay_equal(name):
     # Grey and without blur: nothing but crops to compile beside the network.
     spec = ViewSpec(96, jitter_probability=0.0, greyscale_probability=0.0, blur_probability=0.0)
     optimizer = create_optimizer(OptimizerConfig())
-    step = bind(pretrain_step, model=model, optimizer=optimizer, views=spec, method=MethodConfig())
+    step = micro_step(pretraining(model=model, optimizer=optimizer, views=spec, method=MethodConfig()))
     # Training takes one device's copy of the state (out_axes=None); here both come back.
     compiled = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(0, 0))
     before = state = jax.device_get(create_state(_initial(model, 96), optimizer))
@@ -113,7 +113,7 @@ def _loss_drop(name, dtype, starts):
     model = _simsiam(name, size, dtype, width=0.125, **patches)
     spec = ViewSpec(size, (0.6, 1.0), jitter_probability=0.0, greyscale_probability=0.0, blur_probability=0.0)
     optimizer = create_optimizer(OptimizerConfig())
-    step = bind(pretrain_step, model=model, optimizer=optimizer, views=spec, method=MethodConfig())
+    step = micro_step(pretraining(model=model, optimizer=optimizer, views=spec, method=MethodConfig()))
     compiled, initial = compile_step(step), _initialiser(model, size)
     squares = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 3)).astype(np.uint8)
     ids = np.arange(32, dtype=np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.models import Classifier, SimSiam, create_backbone, train_on_views
+from simsiam_jax.models import Classifier, SimSiam, create_backbone, train_on_batches
 from simsiam_jax.models.simsiam import Projector
 from simsiam_jax.settings.schema import HeadConfig
 
@@ -118,8 +118,8 @@ def test_folding_the_views_changes_neither_outputs_nor_statistics(count):
     views = jax.random.normal(jax.random.key(0), (count, 8, 16, 16, 3)) + 3 * jnp.arange(count).reshape(-1, 1, 1, 1, 1)
     variables = jax.jit(model.init)(jax.random.key(1), *views)
     plain, updated = jax.jit(lambda: model.apply(variables, *views, train=True, mutable=["batch_stats"]))()
-    folded, batch_stats = jax.jit(lambda: train_on_views(model, variables, *views))()
-    for got, expected in zip(folded, plain, strict=True):
+    (p, z), batch_stats = jax.jit(lambda: train_on_batches(model, variables, views))()
+    for got, expected in zip((*p, *z), plain, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     jax.tree.map(
         lambda got, expected: np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5),

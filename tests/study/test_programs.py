@@ -14,9 +14,8 @@ from simsiam_jax.settings.resolve import SETTINGS, with_settings
 from simsiam_jax.settings.schema import Config, ProgramConfig
 from simsiam_jax.study.programs import CompiledNetwork
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, finetune_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, whole_update
 
 SMALL = {"width": 0.125, "projector_dim": 8, "predictor_dim": 4, "backbone": "resnet18", "stem": "cifar"}
 
@@ -94,19 +93,6 @@ def traced(config):
     network, size = CompiledNetwork(config.program, num_classes=3), config.image_size
     batch = Batch(np.zeros((4, size, size, 3), np.uint8), np.zeros(4, np.int32), np.arange(4, dtype=np.int32))
     hyper = Hyper(np.float32(0.1), np.float32(0.1), np.uint32(0), np.int32(0))
-    pretrain = bind(
-        pretrain_step,
-        model=network.simsiam,
-        optimizer=network.pretrain_optimizer,
-        views=config.program.views,
-        method=config.program.method,
-    )
-    finetune = bind(
-        finetune_step,
-        model=network.classifier,
-        optimizer=network.finetune_optimizer,
-        views=config.program.finetune_views,
-    )
     states = (
         jax.eval_shape(lambda: network.pretrain_state(0)),
         jax.eval_shape(
@@ -114,9 +100,11 @@ def traced(config):
         ),
     )
     texts = []
-    for step, state in zip((pretrain, finetune), states, strict=True):
-        mapped = jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None), axis_size=1)
-        program = jax.make_jaxpr(mapped)(state, jax.tree.map(lambda part: part[None], batch), hyper)
+    updates = ((network.pretraining, config.program.accumulation), (network.finetuning, 1))
+    for (update, micro_batches), state in zip(updates, states, strict=True):
+        group = jax.tree.map(lambda part, count=micro_batches: np.stack([part] * count)[None], batch)
+        mapped = jax.vmap(whole_update(update), axis_name=AXIS, in_axes=(None, 0, None), axis_size=1)
+        program = jax.make_jaxpr(mapped)(state, group, hyper)
         # The text of a program leaves out the arrays that it holds, such as the strengths of the colour jitter.
         texts.append((str(program), [np.asarray(each).tolist() for each in program.consts]))
     return texts

@@ -15,7 +15,7 @@ def _state(value):
     params = {"w": jnp.full((64, 32), value), "b": jnp.arange(3.0)}
     return create_state(
         {"params": params, "batch_stats": {"mean": jnp.ones(2)}},
-        optax.MultiSteps(optax.adam(1e-3), 2).gradient_transformation(),
+        optax.adam(1e-3),
     )
 
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_the_state_of_an_optimiser_that_masks_parameters_comes_back(tmp_path, name):
-    optimizer = create_optimizer(OptimizerConfig(name), accumulation=2)
+    optimizer = create_optimizer(OptimizerConfig(name))
     params = {"w": jnp.ones((4, 3)), "b": jnp.arange(3.0)}
     state = create_state({"params": params}, optimizer)
     _, opt_state = optimizer.update(params, state.opt_state, params)

@@ -7,7 +7,7 @@ import pytest
 
 from simsiam_jax.losses import cross_entropy
 from simsiam_jax.settings.schema import OptimizerConfig, ScheduleConfig
-from simsiam_jax.train.optimizer import create_optimizer, learning_rates, scale_updates
+from simsiam_jax.train.optimizer import accumulated, create_optimizer, learning_rates, scale_updates
 
 
 def _descend(optimizer, params, gradients, rate):
@@ -51,9 +51,10 @@ def test_accumulated_gradients_make_the_update_of_their_mean(name):
     config = OptimizerConfig(name=name)
     mean = jax.tree.map(lambda *g: sum(g) / 4, *gradients)
     whole = _descend(create_optimizer(config), params, [mean], 0.1)
-    accumulated = _descend(create_optimizer(config, accumulation=4), params, gradients, 0.1)
-    np.testing.assert_allclose(accumulated["w"], whole["w"], rtol=1e-6)
-    unfinished = _descend(create_optimizer(config, accumulation=4), params, gradients[:3], 0.1)
+    optimizer = accumulated(create_optimizer(config), 4)
+    parts = _descend(optimizer, params, gradients, 0.1)
+    np.testing.assert_allclose(parts["w"], whole["w"], rtol=1e-6)
+    unfinished = _descend(optimizer, params, gradients[:3], 0.1)
     np.testing.assert_array_equal(unfinished["w"], params["w"])
 
 
@@ -69,8 +70,8 @@ def test_micro_batches_make_the_update_of_one_large_batch_where_no_batch_norm_is
     config = OptimizerConfig(name="adam", weight_decay=1e-2)
     whole = _descend(create_optimizer(config), params, [gradient(slice(0, 32))], 0.1)
     parts = [gradient(slice(start, start + 8)) for start in range(0, 32, 8)]
-    accumulated = _descend(create_optimizer(config, accumulation=4), params, parts, 0.1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), accumulated, whole)
+    got = _descend(accumulated(create_optimizer(config), 4), params, parts, 0.1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, whole)
 
 
 def test_learning_rate_warms_up_linearly_and_decays_as_a_cosine():

@@ -19,10 +19,10 @@ from simsiam_jax.data.views import two_views
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS, on_every_device
+from simsiam_jax.train.epochs import compile_step
 from simsiam_jax.train.optimizer import create_optimizer, learning_rates
-from simsiam_jax.train.outputs import bind
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, compile_step, pretrain_step
+from simsiam_jax.train.steps import Hyper, micro_step, pretraining
 from tests.support.sharding import shard
 from tests.support.torchvision_import import import_torchvision
 
@@ -142,7 +142,7 @@ def _train_torch(config, initial, views):
 
 def _train_ours(config, model, variables, batches):
     optimizer, schedule = create_optimizer(config), SCHEDULES[config.name]
-    step = compile_step(bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig()))
+    step = compile_step(micro_step(pretraining(model=model, optimizer=optimizer, views=SPEC, method=MethodConfig())))
     peak = schedule.peak(micro_batch=BATCH)
     rates = learning_rates(schedule, peak=peak, updates_per_epoch=UPDATES_PER_EPOCH, epochs=100)[:STEPS]
     state, losses = on_every_device(create_state(variables, optimizer)), []
@@ -167,7 +167,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def views(batches):
-    """What `pretrain_step` draws for itself, for torch to see."""
+    """What `pretraining` draws for itself, for torch to see."""
     draw = jax.jit(two_views, static_argnames="spec")
     return [jax.device_get(draw(each.images, each.sample_ids, seed=SEED, epoch=0, spec=SPEC)) for each in batches]
 

@@ -15,11 +15,12 @@ from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.loop import epoch_runner, fit, make_plan
+from simsiam_jax.train.epochs import compile_step, epoch_runner
+from simsiam_jax.train.loop import fit, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
 from simsiam_jax.train.state import create_state
-from simsiam_jax.train.steps import Hyper, compile_step, finetune_step, known_share, pretrain_step
+from simsiam_jax.train.steps import Hyper, finetuning, known_share, micro_step, pretraining
 from tests.support.sharding import shard
 
 SIZE = 16
@@ -50,14 +51,13 @@ def variables(model):
     return jax.jit(model.init)(jax.random.key(0), image, image)
 
 
-def _step(model, accumulation=1):
-    optimizer = create_optimizer(OPTIMIZER, accumulation=accumulation)
-    return optimizer, bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig())
+def _update(model):
+    return pretraining(model=model, optimizer=create_optimizer(OPTIMIZER), views=SPEC, method=MethodConfig())
 
 
 @pytest.fixture(scope="module")
 def run_epoch(model):
-    return epoch_runner(_step(model)[1])
+    return epoch_runner(_update(model), platform="cpu")
 
 
 def _hyper(rate=1e-2, epoch=0):
@@ -76,7 +76,7 @@ def _assert_equal(got, expected):
 def on_devices(model, variables, split):
     """Two steps of SGD on one device, and on two with each device's copy, of which out_axes=None takes one unseen."""
     optimizer = create_optimizer(OptimizerConfig(name="sgd"))
-    step = bind(pretrain_step, model=model, optimizer=optimizer, views=SPEC, method=MethodConfig())
+    step = micro_step(pretraining(model=model, optimizer=optimizer, views=SPEC, method=MethodConfig()))
     one = compile_step(step, jax.local_devices()[:1])
     two = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(0, 0))
     states = []
@@ -116,7 +116,7 @@ def test_either_feed_compiles_the_step_once_and_ends_an_epoch_with_the_same_bits
     # feed has a program that picks a batch.
     for feed, programs in (("streamed", 1), ("resident", 2)):
         state = create_state(variables, create_optimizer(OPTIMIZER))
-        run = epoch_runner(_step(model)[1], feed=feed)
+        run = epoch_runner(_update(model), feed=feed, platform="cpu")
         compiled.clear()
         ended.append(jax.device_get(run(state, split, *plan.epoch(0), lambda *_: None)))
         assert compiled.count("/jax/core/compile/backend_compile_duration") == programs
@@ -128,8 +128,9 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
     indices, hypers = plan.epoch(0)
     shown = []
     results = []
-    step = _step(model)[1]
-    scans = [epoch_runner(step, scan=True, feed=feed) for feed in ("resident", "streamed")]
+    scans = [
+        epoch_runner(_update(model), form="one_pass", feed=feed, platform="cpu") for feed in ("resident", "streamed")
+    ]
     for run in (run_epoch, *scans):
         state = create_state(variables, create_optimizer(OPTIMIZER))
         results.append(jax.device_get(run(state, split, indices, hypers, lambda *a: shown.append(a))))
@@ -143,7 +144,7 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
 def test_the_predictor_keeps_its_learning_rate(variables, split, run_epoch):
     hypers = Hyper(*(np.array([value]) for value in _hyper()))._replace(learning_rate=np.zeros(1, np.float32))
     start = create_state(variables, create_optimizer(OPTIMIZER))
-    state, _ = run_epoch(start, split, np.arange(8)[None], hypers, lambda *_: None)
+    state, _ = run_epoch(start, split, np.arange(8)[None, None], hypers, lambda *_: None)
     _assert_equal(state.params["backbone"], variables["params"]["backbone"])
     before, after = (tree["predictor"]["fc2"]["kernel"] for tree in (variables["params"], state.params))
     assert float(jnp.abs(after - before).max()) > 1e-3
@@ -163,7 +164,7 @@ def test_accumulation_sees_the_images_of_one_large_batch():
     for epoch in (0, 1):
         (a, a_hyper), (b, b_hyper) = whole.epoch(epoch), parts.epoch(epoch)
         np.testing.assert_array_equal(a.reshape(-1), b.reshape(-1))
-        np.testing.assert_array_equal(np.repeat(a_hyper.learning_rate, 4), b_hyper.learning_rate)
+        np.testing.assert_array_equal(a_hyper.learning_rate, b_hyper.learning_rate)
 
 
 def test_accumulation_longer_than_an_epoch_is_refused():
@@ -277,12 +278,12 @@ def test_fine_tuning_keeps_the_best_epoch_and_learns_the_square(model, variables
         seen[epoch] = jax.device_get(state.variables)
         return {"validation_top1": next(planned)}
 
-    step = bind(finetune_step, model=classifier, optimizer=optimizer, views=SPEC)
+    update = finetuning(model=classifier, optimizer=optimizer, views=SPEC)
     trained = fit(
         create_state(start, optimizer),
         split,
         plan,
-        epoch_runner(step),
+        epoch_runner(update, platform="cpu"),
         measure=measure,
         folder=tmp_path,
         title="test",

@@ -1,0 +1,263 @@
+"""Epochs of updates on the devices: the forms that an update takes there, compiled, and the calls of an epoch."""
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from simsiam_jax.data.feed import Batch
+from simsiam_jax.errors import InputError
+from simsiam_jax.train.devices import device_memory, feed_chooser, on_each_device, on_every_device
+from simsiam_jax.train.optimizer import accumulated
+from simsiam_jax.train.state import TrainState
+from simsiam_jax.train.steps import Hyper, Step, Update, add_micro_batch, apply_sum, micro_step, whole_update
+
+FORMS = ("auto", "one_pass", "scan", "loop", "multi_steps")
+
+# Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
+# progress line tells the truth.
+_CALLS_IN_FLIGHT = 2
+
+# The most micro-steps in one call on an accelerator, and the most bytes of their images: a progress line that moves,
+# and a few calls' batches beside the network.
+_STEPS_PER_CALL = 1024
+_BYTES_PER_CALL = 256 * 2**20
+
+# The share of a device's memory that a program may plan with. The libraries of its kernels need some beside it.
+_USABLE_MEMORY = 0.85
+
+Show = Callable[[int, float, float], None]
+RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
+# report(micro-steps, metrics, learning rate of the last update)
+_Report = Callable[[int, dict[str, jax.Array], Any], None]
+# Positions in the indices [updates, micro-batches, micro-batch] whose images a call needs.
+_Calls = list[Any]
+_Train = Callable[[TrainState, Iterator[Batch], Hyper, _Calls, _Report], TrainState]
+
+
+def compile_step(
+    step: Step, devices: Any = None
+) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+    """`step` on all local devices (or on these): the batch has a leading device axis, the state is donated."""
+    return on_each_device(step, in_axes=(None, 0, None), out_axes=(None, None), donate=(0,), devices=devices)
+
+
+def compile_updates(
+    step: Step, devices: Any = None
+) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+    """Many updates in one call, for accelerators: `lax.scan` over groups that lie on the devices.
+
+    The compiled function takes the state, a `Batch` of arrays [devices, updates, micro-batches, local batch, ...] and a
+    `Hyper` of arrays [updates]; its metrics are [updates]. The state is donated. On a CPU XLA runs the same updates
+    several times slower inside a scan.
+    """
+
+    def updates(state, groups, hypers):
+        return jax.lax.scan(lambda state, inputs: step(state, *inputs), state, (groups, hypers))
+
+    return compile_step(updates, devices)
+
+
+def epoch_runner(
+    update: Update, *, accumulation: int = 1, form: str = "auto", feed: str = "auto", platform: str
+) -> RunEpoch:
+    """Compiles an update into a function that runs an epoch.
+
+    The forms differ in speed and memory; their results are equal up to rounding:
+
+    - `one_pass`: the micro-batches of an update pass at once, and many updates are one call.
+    - `scan`: as many micro-batches at once as have room in the device's memory, one of them if none has.
+    - `loop`: a call for each micro-batch, which adds its gradients to a sum, and one for the optimiser.
+    - `multi_steps`: a call for each micro-batch, and `optax.MultiSteps` in the optimiser.
+
+    Args:
+      update: The training.
+      accumulation: Micro-batches of an update.
+      form: One of `FORMS`; `auto` is `loop` on a CPU, and elsewhere `one_pass` if it has room, else `scan`.
+      feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
+      platform: Name of the devices' platform in jax, such as `cpu`.
+
+    Returns:
+      run(state, split, indices, hypers, show) -> (state, metrics of each call). The indices are [updates,
+      micro-batches, micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called
+      as calls finish. The state is donated.
+
+    Raises:
+      InputError: If there is no such form.
+    """
+    if form not in FORMS:
+        raise InputError(f"--accumulate_by={form}: unknown form; known: {', '.join(FORMS)}")
+    if form == "auto" and platform == "cpu":
+        form = "loop"
+    feed_of = feed_chooser(feed)
+    if form in ("loop", "multi_steps"):
+        calls_of: Callable[[np.ndarray, int], _Calls] = _micro_steps
+        train = _looped(update, accumulation) if form == "loop" else _multi_stepped(update, accumulation)
+    else:
+        calls_of, train = _calls_of_many, _in_many(update, form)
+
+    def run(state, split, indices, hypers, show):
+        calls = calls_of(indices, split.images[0].nbytes)
+        metrics, waiting = [], deque()
+
+        def show_oldest():
+            steps, loss, rate = waiting.popleft()
+            show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
+
+        def report(steps, measured, rate):
+            metrics.append(measured)
+            waiting.append((steps, measured["loss"], rate))
+            if len(waiting) > _CALLS_IN_FLIGHT:
+                show_oldest()
+
+        batches = feed_of(split)(split, (indices[call] for call in calls))
+        state = train(on_every_device(state), iter(batches), hypers, calls, report)
+        while waiting:
+            show_oldest()
+
+        def join(*values):
+            return np.concatenate([np.atleast_1d(each) for each in values])
+
+        return state, jax.tree.map(join, *jax.device_get(metrics))
+
+    return run
+
+
+def _of(hypers: Hyper, updates: Any) -> Hyper:
+    return Hyper(*(values[updates] for values in hypers))
+
+
+def _micro_steps(indices: np.ndarray, image_bytes: int) -> _Calls:
+    """A call for each micro-batch: (update, micro-batch)."""
+    return list(np.ndindex(*indices.shape[:2]))
+
+
+def _looped(update: Update, accumulation: int) -> _Train:
+    if accumulation == 1:
+        return _stepped(micro_step(update))
+    sums = {"in_axes": (None, 0, None, 0, None), "out_axes": (0, None, None)}
+    add = on_each_device(add_micro_batch(update), **sums, donate=(1, 2))
+    apply = on_each_device(
+        apply_sum(update, accumulation=accumulation),
+        in_axes=(None, 0, None, None),
+        out_axes=(None, 0),
+        donate=(0, 1, 2),
+    )
+    zeros = on_each_device(lambda params, _: jax.tree.map(jax.numpy.zeros_like, params), in_axes=(None, 0), out_axes=0)
+
+    def train(state, batches, hypers, calls, report):
+        gradients = zeros(state.params, np.zeros(jax.local_device_count()))
+        for (number, micro), batch in zip(calls, batches, strict=True):
+            hyper, still = _of(hypers, number), dataclasses.replace(state, batch_stats={})
+            gradients, batch_stats, metrics = add(still, gradients, state.batch_stats, batch, hyper)
+            state = dataclasses.replace(state, batch_stats=batch_stats)
+            if micro == accumulation - 1:
+                state, gradients = apply(still, gradients, batch_stats, hyper)
+            report(1, metrics, hyper.learning_rate)
+        return state
+
+    return train
+
+
+def _stepped(step: Step) -> _Train:
+    compiled = compile_step(step)
+
+    def train(state, batches, hypers, calls, report):
+        for (number, _), batch in zip(calls, batches, strict=True):
+            hyper = _of(hypers, number)
+            state, metrics = compiled(state, batch, hyper)
+            report(1, metrics, hyper.learning_rate)
+        return state
+
+    return train
+
+
+def _multi_stepped(update: Update, accumulation: int) -> _Train:
+    """As `_stepped`, with the optimiser's state inside that of `optax.MultiSteps` while an epoch lasts."""
+    stepped = _stepped(micro_step(update, accumulation=accumulation))
+    if accumulation == 1:
+        return stepped
+    start = jax.jit(accumulated(update.optimizer, accumulation).init)
+
+    def train(state, batches, hypers, calls, report):
+        wrapped: Any = on_every_device(start(state.params))
+        state = dataclasses.replace(state, opt_state=wrapped._replace(inner_opt_state=state.opt_state))
+        state = stepped(state, batches, hypers, calls, report)
+        updates = state.step - len(calls) + len(calls) // accumulation
+        return dataclasses.replace(state, step=updates, opt_state=state.opt_state.inner_opt_state)
+
+    return train
+
+
+def _calls_of_many(indices: np.ndarray, image_bytes: int) -> _Calls:
+    """The updates in as few calls as their images' bytes allow; each length is a program of its own."""
+    updates, *group = indices.shape
+    most = min(_STEPS_PER_CALL // group[0], _BYTES_PER_CALL // (math.prod(group) * image_bytes))
+    fewest = -(-updates // max(1, most))
+    # Calls of one length, where that takes no more than twice as many; else as equal as can be.
+    calls = next((count for count in range(fewest, 2 * fewest + 1) if updates % count == 0), fewest)
+    return np.array_split(np.arange(updates), calls)
+
+
+def _in_many(update: Update, form: str) -> _Train:
+    compiled: dict[int, Any] = {}  # by the number of updates in a call
+    chosen: int | None = None
+
+    def program(state, groups, hypers):
+        """The compiled program for such a call; the first chooses how many micro-batches pass at once."""
+        nonlocal chosen
+        inputs = (state, groups, hypers)
+        micro_batches = groups.sample_ids.shape[2]
+        if chosen is None and form == "one_pass":
+            chosen = micro_batches
+        if chosen is None:
+            found = compile_updates(whole_update(update)).lower(*inputs).compile()
+            temporary, fixed = memory_of(found)
+            chosen = choose_at_once(micro_batches, temporary, fixed, int(_USABLE_MEMORY * device_memory()))
+            if chosen == micro_batches:
+                return found
+            logging.info("the memory has room for %d of %d micro-batches at once", chosen, micro_batches)
+        return compile_updates(whole_update(update, at_once=chosen)).lower(*inputs).compile()
+
+    def train(state, batches, hypers, calls, report):
+        for updates, groups in zip(calls, batches, strict=True):
+            hyper = _of(hypers, updates)
+            if len(updates) not in compiled:
+                compiled[len(updates)] = program(state, groups, hyper)
+            state, metrics = compiled[len(updates)](state, groups, hyper)
+            report(len(updates) * groups.sample_ids.shape[2], metrics, hyper.learning_rate)
+        return state
+
+    return train
+
+
+def memory_of(compiled: Any) -> tuple[int, int]:
+    """Bytes of a compiled program on a device: its temporaries, and its arguments, results and code."""
+    found = compiled.memory_analysis()
+    arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return found.temp_size_in_bytes, arguments + found.generated_code_size_in_bytes
+
+
+def choose_at_once(micro_batches: int, temporary: int, fixed: int, memory: int) -> int:
+    """How many micro-batches of an update pass at once: the largest divisor of their number that has room.
+
+    Args:
+      micro_batches: Number of micro-batches of an update.
+      temporary: Bytes of temporaries of the program in which all pass at once; they are taken to grow with the number.
+      fixed: Bytes that do not: arguments, results, code.
+      memory: Bytes of the device's memory that may be used.
+
+    Returns:
+      1 if there is no room even for one: whether that is true only the device can say.
+    """
+    fitting = (
+        each
+        for each in range(micro_batches, 0, -1)
+        if micro_batches % each == 0 and fixed + temporary * each / micro_batches <= memory
+    )
+    return next(fitting, 1)
