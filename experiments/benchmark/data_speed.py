@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from experiments.benchmark.ours import CompiledNetwork, training_step
+from experiments.benchmark.ours import CompiledNetwork
 from simsiam_jax.cli import launch
 from simsiam_jax.cli.flags import define, value
 from simsiam_jax.cli.guard import run
@@ -26,8 +26,9 @@ from simsiam_jax.records.environment import environment
 from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.schema import NoiseConfig
 from simsiam_jax.train.devices import on_every_device, streamed
+from simsiam_jax.train.epochs import compile_step
 from simsiam_jax.train.loop import make_plan
-from simsiam_jax.train.steps import Hyper, compile_step
+from simsiam_jax.train.steps import Hyper, micro_step
 
 PREPARED, STREAMED, STEPS, BATCH = 50_000, 20_000, 30, 64
 
@@ -63,9 +64,10 @@ def time_feed(split: ImageSplit) -> tuple[float, float, float]:
     config = recipe_config("paper", dataset="stl10", image_size=96)
     backbone = launch.without_absent_fields(config.program.backbone)
     network = CompiledNetwork(dataclasses.replace(config.program, backbone=backbone))
-    compiled = compile_step(training_step(network))
+    compiled = compile_step(micro_step(network.pretraining))
     plan = make_plan(len(split), schedule=config.pretrain.schedule, micro_batch_size=BATCH, epochs=1, seed=0)
-    rows, hypers = plan.epoch(0)
+    indices, hypers = plan.epoch(0)
+    rows = indices[:, 0]
     begun = time.monotonic()
     for batch in streamed(split, rows):
         jax.block_until_ready(batch)

@@ -71,6 +71,7 @@ def measure(settings: Settings, *, show: Callable[[str], None] = _say) -> tuple[
     require(len(set(names)) == len(names), f"--variant: two are called {max(names, key=names.count, default='')!r}")
     # This process never starts jax, which would keep memory of the device that is measured.
     found = ask(entrants.jax_contender("survey", "survey", (config, stage)))
+    config = config.on(found.platform)
     workload = Workload(
         config,
         stage,

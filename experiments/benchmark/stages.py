@@ -19,7 +19,7 @@ from jaxtyping import Int
 
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
-from experiments.benchmark.ours import CompiledNetwork, lax_form, training_step
+from experiments.benchmark.ours import CompiledNetwork, lax_form, pretraining_update
 from experiments.benchmark.workload import CLASSES, Workload
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
@@ -27,12 +27,13 @@ from simsiam_jax.data.views import two_views
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.losses import simsiam_loss
-from simsiam_jax.models import train_on_views
+from simsiam_jax.models import train_on_batches
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
-from simsiam_jax.train.loop import epoch_runner, make_plan
-from simsiam_jax.train.steps import Hyper, Step, compile_scan, compile_step
+from simsiam_jax.train.epochs import epoch_runner
+from simsiam_jax.train.loop import make_plan
+from simsiam_jax.train.steps import Hyper
 from simsiam_jax.weights import timm_code
 
 SEED = 0
@@ -127,14 +128,13 @@ def matrix_product(dtype: str) -> Entry:
     return Entry({"": _lane(lambda _: product(left, right), [()], samples=2 * size**3)}, peak_memory)
 
 
-def _lane(call: Callable[..., Any], inputs: Sequence[Any], *, samples: float, period: int = 1) -> Lane:
+def _lane(call: Callable[..., Any], inputs: Sequence[Any], *, samples: float) -> Lane:
     """A lane whose calls go round the inputs.
 
     Args:
       call: A function that is given an input and returns at once; its last result is waited for.
       inputs: The inputs, used one after the other again and again.
       samples: What a call gets through.
-      period: As in `Lane`.
     """
     around = itertools.cycle(inputs)
 
@@ -144,7 +144,7 @@ def _lane(call: Callable[..., Any], inputs: Sequence[Any], *, samples: float, pe
             last = call(next(around))
         jax.block_until_ready(last)
 
-    return Lane(run, samples, period)
+    return Lane(run, samples)
 
 
 def _split(workload: Workload) -> ImageSplit:
@@ -173,8 +173,8 @@ def _augment(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
 
 def _forward(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     def loss_of(variables, batch):
-        (p1, p2, z1, z2), batch_stats = train_on_views(network.simsiam, variables, *batch)
-        return simsiam_loss(p1, p2, z1, z2), batch_stats
+        (p, z), batch_stats = train_on_batches(network.simsiam, variables, jnp.stack(batch))
+        return simsiam_loss(*p, *z), batch_stats
 
     compiled = jax.pmap(loss_of, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
     draw = jax.jit(
@@ -192,65 +192,61 @@ def _with_device_axis(array: jax.Array) -> jax.Array:
 
 
 class Training(NamedTuple):
-    """Steps of pretraining and their inputs.
+    """Updates of pretraining and their inputs.
 
     Attributes:
-      step: The pure step.
-      inputs: For each call a batch on the device and its `Hyper`: those of one micro-step, or of all for a scan.
-      micro_steps: Micro-steps in a call.
-      scan: Whether a call is a scan over micro-steps.
+      train: Function that makes calls, from `CompiledUpdate`.
+      inputs: For each turn the batches on the devices, the `Hyper` of the updates, and the calls of `train`.
+      micro_steps: Micro-steps in a turn.
     """
 
-    step: Step
-    inputs: list[tuple[Batch, Hyper]]
+    train: Callable[..., Any]
+    inputs: list[tuple[list[Batch], Hyper, list[Any]]]
     micro_steps: int
-    scan: bool
 
 
-def _hyper(workload: Workload, *shape: int) -> Hyper:
+def _hyper(workload: Workload, updates: int) -> Hyper:
     schedule = workload.config.pretrain.schedule
     peak = schedule.peak(micro_batch=workload.micro_batch_size, accumulation=workload.accumulation)
-    rate = np.full(shape, peak, np.float32)
-    return Hyper(rate, rate, np.full(shape, SEED, np.uint32), np.zeros(shape, np.int32))
+    rate = np.full(updates, peak, np.float32)
+    return Hyper(rate, rate, np.full(updates, SEED, np.uint32), np.zeros(updates, np.int32))
 
 
 def _training(workload: Workload, network: CompiledNetwork) -> Training:
-    """Steps over the resident micro-batches, laid out for `compile_step`, or on accelerators for `compile_scan`."""
-    scan = jax.default_backend() != "cpu"
-    split, rows = _split(workload), _rows(workload)
-    steps = len(rows)
-    if scan:
-        inputs = [(_on_device(split, rows), _hyper(workload, steps))]
-    else:
-        inputs = [(_on_device(split, each), _hyper(workload)) for each in rows]
-    return Training(training_step(network), inputs, steps if scan else 1, scan)
+    """Updates whose micro-batches lie on the devices: one a turn where a call is a micro-step, else all."""
+    update, split = pretraining_update(network), _split(workload)
+    indices = _rows(workload)
+    indices = indices.reshape(-1, workload.accumulation, workload.micro_batch_size)
+    calls = update.calls_of(indices, split.images[0].nbytes)
+    turns = [indices] if len(calls) < len(indices) else list(indices[:, None])
+    inputs = []
+    for turn in turns:
+        calls = update.calls_of(turn, split.images[0].nbytes)
+        inputs.append(([_on_device(split, turn[call]) for call in calls], _hyper(workload, len(turn)), calls))
+    return Training(update.train, inputs, turns[0].shape[0] * workload.accumulation)
 
 
 def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
-    """A lane of training steps, each call's state going into the next; it also measures what a call costs the host."""
-    compiled = compile_scan(training.step) if training.scan else compile_step(training.step)
+    """A lane of training, each turn's state going into the next; it also measures what a turn costs the host."""
     state: Any = on_every_device(network.pretrain_state(SEED))
 
-    def call(inputs: tuple[Batch, Hyper]) -> Any:
+    def turn(inputs: tuple[list[Batch], Hyper, list[Any]]) -> Any:
         nonlocal state
-        state, metrics = compiled(state, *inputs)
+        batches, hypers, calls = inputs
+        metrics = []
+        state = training.train(state, iter(batches), hypers, calls, lambda _, measured, __: metrics.append(measured))
         return state, metrics
 
     def inspect() -> Numbers:
         dispatches = []
         for inputs in itertools.islice(itertools.cycle(training.inputs), _DISPATCHES):
             begun = time.perf_counter()
-            result = call(inputs)
+            result = turn(inputs)
             dispatches.append(time.perf_counter() - begun)
             jax.block_until_ready(result)
         return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}
 
-    lane = _lane(
-        call,
-        training.inputs,
-        samples=workload.micro_batch_size * training.micro_steps,
-        period=1 if training.scan else workload.accumulation,
-    )
+    lane = _lane(turn, training.inputs, samples=workload.micro_batch_size * training.micro_steps)
     return dataclasses.replace(lane, inspect=inspect)
 
 
@@ -272,7 +268,7 @@ def _epoch(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
         epochs=pretrain.epochs,
         seed=SEED,
     )
-    run_epoch = epoch_runner(training_step(network), feed="resident")
+    run_epoch = epoch_runner(pretraining_update(network), feed="resident")
     state, epochs = network.pretrain_state(SEED), itertools.cycle(range(plan.epochs))
 
     def run(calls: int) -> None:

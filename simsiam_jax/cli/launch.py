@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 from rich.console import Console
 
@@ -32,7 +33,7 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "manual_dir", "feed")
+FOLDERS = ("workdir", "data_dir", "manual_dir", "feed", "accumulate_by")
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -277,7 +278,7 @@ def help_values(presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def folders(workdir: str | None = None) -> dict[str, Any]:
-    """The folders and the feed of a `Study` from their flags.
+    """The folders of a `Study`, its feed and the form of its updates, from their flags.
 
     Args:
       workdir: Folder of the results in place of its flag.
@@ -288,6 +289,7 @@ def folders(workdir: str | None = None) -> dict[str, Any]:
         "data_dir": Path(value("data_dir")).expanduser().absolute(),
         "manual_dir": Path(manual).expanduser().absolute() if manual else None,
         "feed": value("feed"),
+        "accumulate_by": value("accumulate_by"),
     }
 
 
@@ -305,6 +307,7 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
 
     Exits with code 1 if a unit has failed.
     """
+    study = study.on(jax.default_backend())
     if value("show_config"):
         print(json.dumps({arm: to_dict(study.config_of(arm)) for arm in study.arms}, indent=1))
         return

@@ -34,6 +34,10 @@ class RunConfig(Settings):
     feed: Literal["auto", "resident", "streamed"] = setting(
         "auto", "How training's images reach the device, auto by their size; changes no result.", "data"
     )
+    accumulate_by: Literal["auto", "one_pass", "scan", "loop", "multi_steps"] = setting(
+        "auto", "How the micro-batches of an update pass: at once, as many as have room (scan), or one a call (loop, "
+        "multi_steps); changes results by rounding.", "size",
+    )  # fmt: skip
     workdir: str | None = setting(None, "Folder for results; run again with the same to go on.", "output")
     show_config: bool = setting(False, "Print every setting of every arm as JSON, and do nothing.", "output")
     dry_run: bool = setting(False, "Print the units, their updates and an estimate of their time, and stop.", "output")

@@ -161,12 +161,20 @@ class ProgramConfig(Settings):
     optimizer: OptimizerConfig = part(OptimizerConfig())
     accumulation: int = setting(8, "Micro-batches of an update of pretraining.", "method", low=1, high=65536)
     finetune_optimizer: OptimizerConfig = part(OptimizerConfig(), prefix="finetune_", group="evaluation")
-    dtype: Literal["float32", "bfloat16"] = setting("float32", "Compute type; parameters are float32.", "size")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Compute type, auto: bfloat16 on an accelerator, float32 on a CPU; parameters are float32.", "size"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = {self.image_size, self.views.image_size, self.finetune_views.image_size}
         require(len(sizes) == 1, f"views and finetune_views must have the program's image_size, not {sorted(sizes)}")
+
+    def on(self, platform: str) -> "ProgramConfig":
+        """The same with the compute type that `auto` means on a platform of jax, such as `cpu` or `gpu`."""
+        if self.dtype != "auto":
+            return self
+        return dataclasses.replace(self, dtype="float32" if platform == "cpu" else "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -307,6 +315,10 @@ class Config(Settings):
     evaluation: EvaluationConfig = part(EvaluationConfig())
     finetune: FinetuneConfig = part(FinetuneConfig(), prefix="finetune_", group="evaluation")
     noise: NoiseConfig = part(NoiseConfig(), prefix="noise_")
+
+    def on(self, platform: str) -> "Config":
+        """The same with what `auto` means on a platform of jax, such as `cpu` or `gpu`."""
+        return dataclasses.replace(self, program=self.program.on(platform))
 
     @property
     def image_size(self) -> int:

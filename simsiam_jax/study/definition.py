@@ -1,5 +1,6 @@
 """A study: its arms, what they are evaluated by, and where its results go."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,7 @@ class Study:
       manual_dir: Folder with files that the user fetched, or None.
       command: Command line that repeats the run.
       feed: Name of the feed that brings images to the devices, of `data.feed.FEEDS`; it changes no result.
+      accumulate_by: Form of an update, of `train.epochs.FORMS`; it changes results by rounding alone.
       paper_source: Source of the arms' published numbers, or None.
       configs: Settings of the arms that differ from `config`.
       layout: The table in the paper's form; None shows fine-tuning's headline on validation and test.
@@ -130,6 +132,7 @@ class Study:
     manual_dir: Path | None
     command: str
     feed: str = "auto"
+    accumulate_by: str = "auto"
     paper_source: str | None = None
     configs: Mapping[str, Config] = field(default_factory=dict)
     layout: Layout | None = None
@@ -142,6 +145,11 @@ class Study:
     def looks(self) -> tuple[int, ...]:
         """The numbers of seeds after which the run may stop; the number of all seeds where it has no plan."""
         return self.plan.looks if self.plan else (len(self.seeds),)
+
+    def on(self, platform: str) -> "Study":
+        """The same with what `auto` means among the settings on a platform of jax, such as `cpu` or `gpu`."""
+        configs = {name: config.on(platform) for name, config in self.configs.items()}
+        return dataclasses.replace(self, config=self.config.on(platform), configs=configs)
 
     def config_of(self, arm: str) -> Config:
         """All settings of an arm."""

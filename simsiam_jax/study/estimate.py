@@ -220,7 +220,7 @@ def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wante
 
 def measure(config: Config, data: Data, study: Study) -> Rates:
     """Times a few steps of a network's training and a batch of its features, the first of each apart."""
-    network = CompiledNetwork(config.program, data.info.num_classes, study.feed)
+    network = CompiledNetwork(config.program, data.info.num_classes, study.feed, study.accumulate_by)
     config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, epochs=1))
     few = config.effective_batch * _TIMED_STEPS
     images = data.train.take(np.arange(min(few, len(data.train))))

@@ -15,7 +15,7 @@ from simsiam_jax.models import Classifier, SimSiam, backbone_fields, create_back
 from simsiam_jax.settings.schema import ProgramConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.epochs import RunEpoch, epoch_runner
+from simsiam_jax.train.epochs import RunEpoch, compile_update, epoch_runner
 from simsiam_jax.train.loop import as_dict
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, compile_outputs, heldout_outputs
@@ -56,10 +56,10 @@ class CompiledNetwork:
             not program.method.frozen_patch_embedding or "patch_size" in backbone_fields(program.backbone.name),
             f"--frozen_patch_embedding: --backbone={program.backbone.name} has no patch embedding; leave the flag out",
         )
-        self.program = program
         self.feed = feed
         self.accumulate_by = accumulate_by
         self.platform = platform or jax.default_backend()
+        self.program = program = program.on(self.platform)
         dtype = jnp.dtype(program.dtype)
         self.backbone: nn.Module = create_backbone(
             program.backbone.name, program.image_size, **program.backbone.fields(), dtype=dtype, axis_name=AXIS
@@ -126,9 +126,8 @@ class CompiledNetwork:
         return self._epochs_of(self.finetuning, 1)
 
     def _epochs_of(self, update: Update, accumulation: int) -> RunEpoch:
-        return epoch_runner(
-            update, accumulation=accumulation, form=self.accumulate_by, feed=self.feed, platform=self.platform
-        )
+        compiled = compile_update(update, accumulation=accumulation, form=self.accumulate_by, platform=self.platform)
+        return epoch_runner(compiled, self.feed)
 
     @functools.cached_property
     def heldout(self) -> Callable[..., dict[str, jax.Array]]:

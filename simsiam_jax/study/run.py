@@ -157,7 +157,7 @@ def run(study: Study) -> tuple[str, ...]:
     def unit_of(name: str, seed: int) -> Unit:
         program = study.config_of(name).program
         if program not in networks:
-            networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed)
+            networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
         return Unit(study, networks[program], starts[name].variables, data, name, seed, started)
 
     deadline = math.inf
@@ -241,7 +241,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
             "on, without their labels",
             study.config.dataset,
         )
-    network = CompiledNetwork(study.config.program, data.info.num_classes, study.feed)
+    network = CompiledNetwork(study.config.program, data.info.num_classes, study.feed, study.accumulate_by)
     backbone, _ = restore_backbone(network, pretrained)
     describe(study, data, {})
     (name,), (seed,) = study.arms, study.seeds

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,10 +34,23 @@ _USABLE_MEMORY = 0.85
 Show = Callable[[int, float, float], None]
 RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
 # report(micro-steps, metrics, learning rate of the last update)
-_Report = Callable[[int, dict[str, jax.Array], Any], None]
-# Positions in the indices [updates, micro-batches, micro-batch] whose images a call needs.
-_Calls = list[Any]
-_Train = Callable[[TrainState, Iterator[Batch], Hyper, _Calls, _Report], TrainState]
+Report = Callable[[int, dict[str, jax.Array], Any], None]
+# Positions in the indices [updates, micro-batches, micro-batch] whose images each call needs.
+Calls = list[Any]
+
+
+class CompiledUpdate(NamedTuple):
+    """An update in one of its forms, compiled when it is first called.
+
+    Attributes:
+      calls_of: calls_of(indices [updates, micro-batches, micro-batch], bytes of an image) gives the calls that make
+        these updates.
+      train: train(state, batches, hypers, calls, report) -> state makes the calls, each with the next batch, and
+        reports each at once, before the devices are done.
+    """
+
+    calls_of: Callable[[np.ndarray, int], Calls]
+    train: Callable[[TrainState, Iterator[Batch], Hyper, Calls, Report], TrainState]
 
 
 def compile_step(
@@ -63,46 +76,52 @@ def compile_updates(
     return compile_step(updates, devices)
 
 
-def epoch_runner(
-    update: Update, *, accumulation: int = 1, form: str = "auto", feed: str = "auto", platform: str
-) -> RunEpoch:
-    """Compiles an update into a function that runs an epoch.
+def compile_update(update: Update, *, accumulation: int = 1, form: str = "auto", platform: str) -> CompiledUpdate:
+    """Compiles an update in one of its forms.
 
     The forms differ in speed and memory; their results are equal up to rounding:
 
     - `one_pass`: the micro-batches of an update pass at once, and many updates are one call.
-    - `scan`: as many micro-batches at once as have room in the device's memory, one of them if none has.
+    - `scan`: the same with as many micro-batches at once as have room in the device's memory.
     - `loop`: a call for each micro-batch, which adds its gradients to a sum, and one for the optimiser.
     - `multi_steps`: a call for each micro-batch, and `optax.MultiSteps` in the optimiser.
 
     Args:
       update: The training.
       accumulation: Micro-batches of an update.
-      form: One of `FORMS`; `auto` is `loop` on a CPU, and elsewhere `one_pass` if it has room, else `scan`.
-      feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
+      form: One of `FORMS`; `auto` is `loop` on a CPU and `scan` elsewhere.
       platform: Name of the devices' platform in jax, such as `cpu`.
-
-    Returns:
-      run(state, split, indices, hypers, show) -> (state, metrics of each call). The indices are [updates,
-      micro-batches, micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called
-      as calls finish. The state is donated.
 
     Raises:
       InputError: If there is no such form.
     """
     if form not in FORMS:
         raise InputError(f"--accumulate_by={form}: unknown form; known: {', '.join(FORMS)}")
-    if form == "auto" and platform == "cpu":
-        form = "loop"
+    if form == "auto":
+        form = "loop" if platform == "cpu" else "scan"
+    if form == "loop":
+        return CompiledUpdate(_micro_steps, _looped(update, accumulation))
+    if form == "multi_steps":
+        return CompiledUpdate(_micro_steps, _multi_stepped(update, accumulation))
+    return CompiledUpdate(_calls_of_many, _in_many(update, form))
+
+
+def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
+    """Makes a function that runs an epoch.
+
+    Args:
+      compiled: The update, from `compile_update`.
+      feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
+
+    Returns:
+      run(state, split, indices, hypers, show) -> (state, metrics of each call). The indices are [updates,
+      micro-batches, micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called
+      as calls finish. The state is donated.
+    """
     feed_of = feed_chooser(feed)
-    if form in ("loop", "multi_steps"):
-        calls_of: Callable[[np.ndarray, int], _Calls] = _micro_steps
-        train = _looped(update, accumulation) if form == "loop" else _multi_stepped(update, accumulation)
-    else:
-        calls_of, train = _calls_of_many, _in_many(update, form)
 
     def run(state, split, indices, hypers, show):
-        calls = calls_of(indices, split.images[0].nbytes)
+        calls = compiled.calls_of(indices, split.images[0].nbytes)
         metrics, waiting = [], deque()
 
         def show_oldest():
@@ -116,7 +135,7 @@ def epoch_runner(
                 show_oldest()
 
         batches = feed_of(split)(split, (indices[call] for call in calls))
-        state = train(on_every_device(state), iter(batches), hypers, calls, report)
+        state = compiled.train(on_every_device(state), iter(batches), hypers, calls, report)
         while waiting:
             show_oldest()
 
@@ -132,12 +151,12 @@ def _of(hypers: Hyper, updates: Any) -> Hyper:
     return Hyper(*(values[updates] for values in hypers))
 
 
-def _micro_steps(indices: np.ndarray, image_bytes: int) -> _Calls:
+def _micro_steps(indices: np.ndarray, image_bytes: int) -> Calls:
     """A call for each micro-batch: (update, micro-batch)."""
     return list(np.ndindex(*indices.shape[:2]))
 
 
-def _looped(update: Update, accumulation: int) -> _Train:
+def _looped(update: Update, accumulation: int) -> Callable[..., TrainState]:
     if accumulation == 1:
         return _stepped(micro_step(update))
     sums = {"in_axes": (None, 0, None, 0, None), "out_axes": (0, None, None)}
@@ -164,7 +183,7 @@ def _looped(update: Update, accumulation: int) -> _Train:
     return train
 
 
-def _stepped(step: Step) -> _Train:
+def _stepped(step: Step) -> Callable[..., TrainState]:
     compiled = compile_step(step)
 
     def train(state, batches, hypers, calls, report):
@@ -177,7 +196,7 @@ def _stepped(step: Step) -> _Train:
     return train
 
 
-def _multi_stepped(update: Update, accumulation: int) -> _Train:
+def _multi_stepped(update: Update, accumulation: int) -> Callable[..., TrainState]:
     """As `_stepped`, with the optimiser's state inside that of `optax.MultiSteps` while an epoch lasts."""
     stepped = _stepped(micro_step(update, accumulation=accumulation))
     if accumulation == 1:
@@ -194,7 +213,7 @@ def _multi_stepped(update: Update, accumulation: int) -> _Train:
     return train
 
 
-def _calls_of_many(indices: np.ndarray, image_bytes: int) -> _Calls:
+def _calls_of_many(indices: np.ndarray, image_bytes: int) -> Calls:
     """The updates in as few calls as their images' bytes allow; each length is a program of its own."""
     updates, *group = indices.shape
     most = min(_STEPS_PER_CALL // group[0], _BYTES_PER_CALL // (math.prod(group) * image_bytes))
@@ -204,7 +223,7 @@ def _calls_of_many(indices: np.ndarray, image_bytes: int) -> _Calls:
     return np.array_split(np.arange(updates), calls)
 
 
-def _in_many(update: Update, form: str) -> _Train:
+def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
     compiled: dict[int, Any] = {}  # by the number of updates in a call
     chosen: int | None = None
 

@@ -218,7 +218,7 @@ if processes > 1:
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.epochs import epoch_runner
+from simsiam_jax.train.epochs import compile_update, epoch_runner
 from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
@@ -244,7 +244,8 @@ image = np.zeros((1, 16, 16, 3), np.float32)
 start = create_state(jax.jit(model.init)(jax.random.key(0), image, image), optimizer)
 schedule = ScheduleConfig(learning_rate=0.01)
 plan = make_plan(64, schedule=schedule, micro_batch_size=16, epochs=1, seed=0)
-state, metrics = epoch_runner(update, feed="streamed", platform="cpu")(start, split, *plan.epoch(0), lambda *_: None)
+run = epoch_runner(compile_update(update, platform="cpu"), "streamed")
+state, metrics = run(start, split, *plan.epoch(0), lambda *_: None)
 leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(jax.device_get(state.params))]
 np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=np.array(sorted(read)))
 """

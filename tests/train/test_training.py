@@ -15,7 +15,7 @@ from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.epochs import compile_step, epoch_runner
+from simsiam_jax.train.epochs import compile_step, compile_update, epoch_runner
 from simsiam_jax.train.loop import fit, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
@@ -57,7 +57,7 @@ def _update(model):
 
 @pytest.fixture(scope="module")
 def run_epoch(model):
-    return epoch_runner(_update(model), platform="cpu")
+    return epoch_runner(compile_update(_update(model), platform="cpu"))
 
 
 def _hyper(rate=1e-2, epoch=0):
@@ -116,7 +116,7 @@ def test_either_feed_compiles_the_step_once_and_ends_an_epoch_with_the_same_bits
     # feed has a program that picks a batch.
     for feed, programs in (("streamed", 1), ("resident", 2)):
         state = create_state(variables, create_optimizer(OPTIMIZER))
-        run = epoch_runner(_update(model), feed=feed, platform="cpu")
+        run = epoch_runner(compile_update(_update(model), platform="cpu"), feed)
         compiled.clear()
         ended.append(jax.device_get(run(state, split, *plan.epoch(0), lambda *_: None)))
         assert compiled.count("/jax/core/compile/backend_compile_duration") == programs
@@ -129,7 +129,8 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
     shown = []
     results = []
     scans = [
-        epoch_runner(_update(model), form="one_pass", feed=feed, platform="cpu") for feed in ("resident", "streamed")
+        epoch_runner(compile_update(_update(model), form="one_pass", platform="cpu"), feed)
+        for feed in ("resident", "streamed")
     ]
     for run in (run_epoch, *scans):
         state = create_state(variables, create_optimizer(OPTIMIZER))
@@ -283,7 +284,7 @@ def test_fine_tuning_keeps_the_best_epoch_and_learns_the_square(model, variables
         create_state(start, optimizer),
         split,
         plan,
-        epoch_runner(update, platform="cpu"),
+        epoch_runner(compile_update(update, platform="cpu")),
         measure=measure,
         folder=tmp_path,
         title="test",
