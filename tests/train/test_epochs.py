@@ -116,8 +116,10 @@ def test_on_one_device_as_on_two_a_scan_over_parts_of_a_group_makes_the_update_o
             step = epochs.compile_step(whole_update(update, at_once=at_once), jax.local_devices()[:devices])
             state = create_state(variables, update.optimizer)
             found[devices, at_once] = jax.device_get(step(state, shares, hyper))
-    for each in found.values():
-        assert_alike(each, found[1, ACCUMULATION])
+    whole, measured = found[1, ACCUMULATION]
+    for state, metrics in found.values():
+        assert_alike(state, whole)
+        assert metrics["loss"] == pytest.approx(float(measured["loss"]), abs=1e-5)
     # Something was learned that could differ.
     moved = (
         found[1, ACCUMULATION][0].params["projector"]["fc1"]["kernel"]
