@@ -189,9 +189,9 @@ def compile_step(
 
 
 def compile_scan(
-    step: Step,
+    step: Step, devices: Sequence[Any] | None = None
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
-    """Many micro-steps in one call, for accelerators: `lax.scan` over batches that lie on the devices.
+    """Many micro-steps in one call on all local devices (or on these): `lax.scan`, for accelerators.
 
     The compiled function takes the state, a `Batch` of arrays [devices, micro-steps, local batch, ...] and a `Hyper`
     of arrays [micro-steps]; its metrics are [micro-steps]. The state is donated. On a CPU XLA runs the same steps
@@ -201,7 +201,9 @@ def compile_scan(
     def many(state, batches, hypers):
         return lax.scan(lambda state, inputs: step(state, *inputs), state, (batches, hypers))
 
-    return jax.pmap(many, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0)
+    return jax.pmap(
+        many, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0, devices=devices
+    )
 
 
 def heldout_outputs(
@@ -223,9 +225,11 @@ def clean_outputs(
     return {"outputs": model.apply(variables, images, train=False).astype(jnp.float32)}
 
 
-def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..., dict[str, jax.Array]]:
-    """`outputs` on all local devices: the batch has a leading device axis, and so have the results."""
-    return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None))
+def compile_outputs(
+    outputs: Callable[..., dict[str, jax.Array]], devices: Sequence[Any] | None = None
+) -> Callable[..., dict[str, jax.Array]]:
+    """`outputs` on all local devices (or on these): the batch has a leading device axis, and so have the results."""
+    return jax.pmap(outputs, axis_name=AXIS, in_axes=(None, 0, None), devices=devices)
 
 
 def over_split(

@@ -1,0 +1,132 @@
+"""What is compiled: the programs of pretraining, fine-tuning and feature extraction, lowered for H100 cards.
+
+All that the audit knows of our training code stands here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.audit.target import topology
+from experiments.benchmark.ours import CompiledNetwork, lax_form, training_step
+from experiments.benchmark.workload import CLASSES
+from simsiam_jax.data.feed import Batch
+from simsiam_jax.errors import require
+from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.settings.schema import Config
+from simsiam_jax.study.programs import EVALUATION_BATCH
+from simsiam_jax.train.devices import AXIS
+from simsiam_jax.train.steps import Hyper, bind, clean_outputs, compile_outputs, compile_scan, finetune_step
+
+STAGES = ("pretrain", "finetune", "features")
+
+# Updates in a call. What a step costs does not depend on it; enough that XLA keeps the loop.
+_UPDATES = 8
+
+
+@dataclass(frozen=True)
+class LoweredProgram:
+    """A program on its way to the compiler.
+
+    Attributes:
+      lowered: Result of `lower` of the function that training calls.
+      steps: Number of steps that a call does.
+      images: Images of a step over all devices; in pretraining each is a pair of views.
+    """
+
+    lowered: Any
+    steps: int
+    images: int
+
+
+def lower(config: Config, stage: str, devices: int) -> LoweredProgram:
+    """Lowers a stage's program for H100 cards.
+
+    Args:
+      config: Settings of the network, views, batch and accumulation.
+      stage: One of `STAGES`.
+      devices: Number of cards.
+
+    Raises:
+      InputError: If the batch cannot be shared out, or jax's CUDA plugin is not installed.
+    """
+    network = CompiledNetwork(config.program, num_classes=CLASSES)
+    images, flag, program = {
+        "pretrain": (config.pretrain.micro_batch_size, "--micro_batch_size", _pretraining),
+        "finetune": (config.finetune.batch_size, "--finetune_batch_size", _finetuning),
+        "features": (EVALUATION_BATCH, "--devices", _features),
+    }[stage]
+    require(images % devices == 0, f"{flag}={images} must be a multiple of --devices={devices}")
+    cards = topology(devices).devices
+    place = _Places(cards, images, config.image_size)
+    # Off an accelerator, models would be traced in the forms that suit a CPU.
+    with lax_form():
+        function, arguments, steps = program(network, place)
+        return LoweredProgram(function.lower(*arguments), steps, images)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Describes arrays that lie on the cards.
+
+    Attributes:
+      cards: The cards.
+      images: Images of a step over all of them.
+      size: Side of the images in pixels.
+    """
+
+    cards: Any
+    images: int
+    size: int
+
+    def on_all(self, tree: Any) -> Any:
+        """A tree of which every card holds a copy."""
+        return jax.tree.map(lambda leaf: self._array(leaf.shape, leaf.dtype, jax.sharding.PartitionSpec()), tree)
+
+    def batches(self, *steps: int) -> Batch:
+        """Batches of so many steps, each card's share on it."""
+        shape, shared = (len(self.cards), *steps, self.images // len(self.cards)), jax.sharding.PartitionSpec(AXIS)
+        images = self._array((*shape, self.size, self.size, 3), jnp.uint8, shared)
+        return Batch(images, self._array(shape, jnp.int32, shared), self._array(shape, jnp.int32, shared))
+
+    def _array(self, shape: tuple[int, ...], dtype: Any, spec: jax.sharding.PartitionSpec) -> jax.ShapeDtypeStruct:
+        mesh = jax.sharding.Mesh(np.array(self.cards), (AXIS,))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+
+_Made = tuple[Any, tuple[Any, ...], int]
+
+
+def _pretraining(network: CompiledNetwork, place: _Places) -> _Made:
+    steps = _UPDATES * network.program.accumulation
+    return _scan(training_step(network), lambda: network.pretrain_state(0), steps, place)
+
+
+def _finetuning(network: CompiledNetwork, place: _Places) -> _Made:
+    step = bind(
+        finetune_step,
+        model=network.classifier,
+        optimizer=network.finetune_optimizer,
+        views=network.program.finetune_views,
+    )
+    return _scan(step, lambda: network.finetune_state(0, _backbone(network)), _UPDATES, place)
+
+
+def _scan(step: Any, state: Callable[[], Any], steps: int, place: _Places) -> _Made:
+    hyper = Hyper(*(np.zeros(steps, dtype) for dtype in (np.float32, np.float32, np.uint32, np.int32)))
+    arguments = (place.on_all(jax.eval_shape(state)), place.batches(steps), place.on_all(hyper))
+    return compile_scan(step, place.cards), arguments, steps
+
+
+def _features(network: CompiledNetwork, place: _Places) -> _Made:
+    outputs = bind(clean_outputs, model=network.backbone, views=network.program.views)
+    variables = place.on_all(jax.eval_shape(lambda: _backbone(network)))
+    return compile_outputs(outputs, place.cards), (variables, place.batches(), place.on_all(np.uint32(0))), 1
+
+
+def _backbone(network: CompiledNetwork) -> Any:
+    return backbone_variables(network.initial_simsiam(0))
