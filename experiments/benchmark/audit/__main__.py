@@ -10,6 +10,7 @@ Result: OUT/audit-NAME.json for each program, and their table. It needs pip inst
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 from absl import flags
@@ -36,9 +37,13 @@ def main() -> None:
     config, folder, stages = config_from_flags(), _folder(value("out")), value("stage")
     for stage in stages:
         require(stage in STAGES, f"--stage={stage}: unknown stage; known: {', '.join(STAGES)}")
+    # XLA reads them when it first compiles.
+    given = (value("xla_flags") or "").split()
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *given]).strip()
     records = []
     for stage in stages:
-        record, work = audit(config, stage, value("devices"), (value("xla_flags") or "").split())
+        record, work = audit(config, stage, value("devices"))
+        record["xla_flags"] = [*given, *record["xla_flags"]]
         records.append(record)
         write_json(folder / table.file_name(record), record)
         if value("top"):

@@ -5,7 +5,7 @@ a call, before and after that loop, is counted apart.
 """
 
 import dataclasses
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -125,7 +125,7 @@ class Counts:
 
 def count(work: Work) -> Counts:
     """The counts of some work."""
-    convolutions, products, collectives = Counter(), Counter(), Counter()
+    convolutions, products, collectives = (defaultdict[str, float](float) for _ in range(3))
     for kernel, runs in work.kernels:
         if kernel.collective:
             collectives[kernel.collective] += runs
@@ -165,11 +165,13 @@ class StepWork:
       step: Work of one step.
       call: Work that is done once a call, outside the loop over steps.
       steps_in_a_turn: Steps that one turn of the loop holds.
+      loop: The loop; None where the program is not divided by one.
     """
 
     step: Work
     call: Work
     steps_in_a_turn: float
+    loop: Instruction | None
 
 
 def divide(program: Program, steps: int) -> StepWork:
@@ -186,10 +188,10 @@ def divide(program: Program, steps: int) -> StepWork:
     loop = main_loop(program)
     turns = loop.trip_count if loop else None
     if loop is None or not turns or steps % turns:
-        return StepWork(work_of(program.entry, program).times(1 / steps), Work(), steps)
+        return StepWork(work_of(program.entry, program).times(1 / steps), Work(), steps, None)
     body = sum((work_of(each, program) for each in _of_a_turn(loop, program)), Work())
     in_a_turn = steps / turns
-    return StepWork(body.times(1 / in_a_turn), work_of(program.entry, program, without=loop), in_a_turn)
+    return StepWork(body.times(1 / in_a_turn), work_of(program.entry, program, without=loop), in_a_turn, loop)
 
 
 def as_numbers(counts: Counts) -> dict[str, object]:
