@@ -70,7 +70,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "runs/audit", "Folder that receives a JSON file for each program.")
     flags.DEFINE_string("xla_flags", None, "Flags of XLA's to compile with, as --xla_name=value with blanks between.")
     flags.DEFINE_integer(
-        "top", 0, "List so many kernels of a step, those that move the most bytes first.", lower_bound=0
+        "top", 0, "List so many kinds of kernels of a step, those that move the most bytes first.", lower_bound=0
     )
     flags.DEFINE_string("summarise", None, "Only print the table of the results in this folder.")
     run(main)

@@ -1,6 +1,7 @@
 """The audit's records as a table, and the kernels of a step that move the most."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,22 @@ def _rounded(value: float) -> str:
 
 
 def top_kernels(work: StepWork, number: int) -> str:
-    """The kernels of a step that move the most bytes, a line each: MB, µs, runs a step, name, and our operation."""
-    largest = sorted(work.step.kernels, key=lambda each: -each[0].bytes * each[1])[:number]
-    lines = ["      MB      µs   runs  kernel"]
-    for kernel, runs in largest:
-        source = kernel.instruction.source.split("closed_call/")[-1]
-        sizes = f"{kernel.bytes * runs / 1e6:8,.1f}{kernel.seconds * runs * 1e6:8.1f}{runs:7.3g}"
-        lines.append(f"{sizes}  {kernel.instruction.name}  {source}".rstrip())
-    return "\n".join(lines)
+    """The kernels of a step that move the most bytes, a line for all of a kind: MB, µs, runs a step, our operation.
+
+    Kernels are of a kind if they stand for the same operation in blocks or layers of other numbers.
+
+    Args:
+      work: The work.
+      number: Number of lines.
+    """
+    kinds: dict[str, list[float]] = {}
+    for kernel, runs in work.step.kernels:
+        instruction = kernel.instruction
+        name = re.sub(r"[._]\d+", "", instruction.name)
+        source = re.sub(r"_\d+", "_*", instruction.source.split("closed_call/")[-1])
+        total = kinds.setdefault(f"{name}  {source}".rstrip(), [0.0, 0.0, 0.0])
+        for place, value in enumerate((kernel.bytes / 1e6, kernel.seconds * 1e6, 1.0)):
+            total[place] += value * runs
+    largest = sorted(kinds.items(), key=lambda each: -each[1][0])[:number]
+    lines = [f"{'MB':>8}{'µs':>8}{'runs':>7}  kernel"]
+    return "\n".join(lines + [f"{mb:8,.1f}{us:8.1f}{runs:7.3g}  {name}" for name, (mb, us, runs) in largest])
