@@ -143,8 +143,16 @@ def test_the_command_writes_a_record_and_prints_the_table(tmp_path):
     assert again.stdout.strip() == table.markdown_table([found])
 
 
-def test_an_unknown_stage_is_refused():
-    refused(launch("benchmark.audit", "--stage=train"), "--stage=train", "pretrain, finetune, features")
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--stage=train", ("--stage=train", "pretrain, finetune, features")),
+        ("--xla_flags=gpu_x=1", ("--xla_flags", "'gpu_x=1'")),
+        ("--devices=3", ("--devices=3", "64 images", "--stage=pretrain")),
+    ],
+)
+def test_a_flag_that_cannot_be_followed_is_refused(flag, words):
+    refused(launch("benchmark.audit", flag), *words)
 
 
 @needs_plugin

@@ -39,6 +39,8 @@ def main() -> None:
         require(stage in STAGES, f"--stage={stage}: unknown stage; known: {', '.join(STAGES)}")
     # XLA reads them when it first compiles.
     given = (value("xla_flags") or "").split()
+    for each in given:
+        require(each.startswith("--xla_"), f"--xla_flags holds {each!r}; give flags of XLA's, as --xla_name=value")
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *given]).strip()
     records = []
     for stage in stages:

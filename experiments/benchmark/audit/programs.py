@@ -56,12 +56,15 @@ def lower(config: Config, stage: str, devices: int) -> LoweredProgram:
       InputError: If the batch cannot be shared out, or jax's CUDA plugin is not installed.
     """
     network = CompiledNetwork(config.program, num_classes=CLASSES)
-    images, flag, program = {
-        "pretrain": (config.pretrain.micro_batch_size, "--micro_batch_size", _pretraining),
-        "finetune": (config.finetune.batch_size, "--finetune_batch_size", _finetuning),
-        "features": (EVALUATION_BATCH, "--devices", _features),
+    images, program = {
+        "pretrain": (config.pretrain.micro_batch_size, _pretraining),
+        "finetune": (config.finetune.batch_size, _finetuning),
+        "features": (EVALUATION_BATCH, _features),
     }[stage]
-    require(images % devices == 0, f"{flag}={images} must be a multiple of --devices={devices}")
+    require(
+        images % devices == 0,
+        f"--devices={devices} cannot share the {images} images of a step of --stage={stage}; give a divisor",
+    )
     cards = topology(devices).devices
     place = _Places(cards, images, config.image_size)
     # Models ask for the platform of this machine, and would be traced in the forms that suit its CPU.
