@@ -33,6 +33,11 @@ def lax_form() -> Iterator[None]:
         _LAX_EVERYWHERE.reset(before)
 
 
+def is_lax_form() -> bool:
+    """Whether `lax_form` is open."""
+    return _LAX_EVERYWHERE.get()
+
+
 def on_cpu(form: Callable[[jax.Array], jax.Array], usual: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """form(x) in a program for a CPU, and usual(x) in one for any other platform.
 

@@ -43,9 +43,11 @@ def clean_outputs(
     return {"outputs": model.apply(variables, images, train=False).astype(jnp.float32)}
 
 
-def compile_outputs(outputs: Callable[..., dict[str, jax.Array]]) -> Callable[..., dict[str, jax.Array]]:
-    """`outputs` on all local devices: the batch has a leading device axis, and so have the results."""
-    return on_each_device(outputs, in_axes=(None, 0, None))
+def compile_outputs(
+    outputs: Callable[..., dict[str, jax.Array]], devices: Any = None
+) -> Callable[..., dict[str, jax.Array]]:
+    """`outputs` on all local devices (or on these): the batch has a leading device axis, and so have the results."""
+    return on_each_device(outputs, in_axes=(None, 0, None), devices=devices)
 
 
 def over_split(

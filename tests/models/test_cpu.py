@@ -178,16 +178,6 @@ def test_a_program_traced_on_a_cpu_has_the_convolution_of_lax_on_another_platfor
     assert _convolutions(size=8, kernel=3, stride=1, groups=4, platform=platform) == 1
 
 
-def test_a_program_traced_on_a_cpu_has_the_pooling_of_lax_on_another_platform():
-    image = jnp.zeros((2, 8, 8, 4))
-
-    def gradient_scatters(platform):
-        gradient = jax.jit(jax.grad(lambda x: jnp.sum(layers.max_pool_3x3_by_2(x))))
-        return gradient.trace(image).lower(lowering_platforms=(platform,)).as_text().count("select_and_scatter")
-
-    assert (gradient_scatters("cpu"), gradient_scatters("cuda")) == (0, 1)
-
-
 def _slow_paths(program):
     """Counts, in a compiled program's text, what XLA runs slowly on a CPU.
 
