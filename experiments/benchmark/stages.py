@@ -31,7 +31,7 @@ from simsiam_jax.models import train_on_batches
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
-from simsiam_jax.train.epochs import epoch_runner
+from simsiam_jax.train.epochs import CompiledUpdate, UnderWay, epoch_runner
 from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.steps import Hyper
 from simsiam_jax.weights import timm_code
@@ -195,12 +195,12 @@ class Training(NamedTuple):
     """Updates of pretraining and their inputs.
 
     Attributes:
-      train: Function that makes calls, from `CompiledUpdate`.
+      update: The compiled update.
       inputs: For each turn the batches on the devices, the `Hyper` of the updates, and the calls of `train`.
       micro_steps: Micro-steps in a turn.
     """
 
-    train: Callable[..., Any]
+    update: CompiledUpdate
     inputs: list[tuple[list[Batch], Hyper, list[Any]]]
     micro_steps: int
 
@@ -223,25 +223,30 @@ def _training(workload: Workload, network: CompiledNetwork) -> Training:
     for turn in turns:
         calls = update.calls_of(turn, split.images[0].nbytes)
         inputs.append(([_on_device(split, turn[call]) for call in calls], _hyper(workload, len(turn)), calls))
-    return Training(update.train, inputs, turns[0].shape[0] * workload.accumulation)
+    return Training(update, inputs, turns[0].shape[0] * workload.accumulation)
 
 
 def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
     """A lane of training, each turn's state going into the next; it also measures what a turn costs the host."""
     state: Any = on_every_device(network.pretrain_state(SEED))
 
-    def turn(inputs: tuple[list[Batch], Hyper, list[Any]]) -> Any:
+    def turn(inputs: tuple[list[Batch], Hyper, list[Any]], waits: bool = True) -> Any:
         nonlocal state
         batches, hypers, calls = inputs
-        metrics = []
-        state = training.train(state, iter(batches), hypers, calls, lambda _, measured, __: metrics.append(measured))
-        return state, metrics
+        under_way = UnderWay(training.update.frugal)
+
+        def report(steps, metrics, rate):
+            # As an epoch does: what is under way takes memory.
+            list(under_way.add(metrics) if waits else ())
+
+        state = training.update.train(state, iter(batches), hypers, calls, report)
+        return state
 
     def inspect() -> Numbers:
         dispatches = []
         for inputs in itertools.islice(itertools.cycle(training.inputs), _DISPATCHES):
             begun = time.perf_counter()
-            result = turn(inputs)
+            result = turn(inputs, waits=False)
             dispatches.append(time.perf_counter() - begun)
             jax.block_until_ready(result)
         return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ FORMS = ("auto", "one_pass", "scan", "loop", "multi_steps")
 # Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
 # progress line tells the truth.
 _CALLS_IN_FLIGHT = 2
+
+# On a CPU every call under way has its temporaries already. Where a call takes longer than this, in seconds, the host
+# waits for it: the milliseconds that it takes to make the next are not worth several times the memory.
+_LONG_CALL = 0.1
 
 # The most micro-steps in one call on an accelerator, and the most bytes of their images: a progress line that moves,
 # and a few calls' batches beside the network.
@@ -47,10 +52,43 @@ class CompiledUpdate(NamedTuple):
         these updates.
       train: train(state, batches, hypers, calls, report) -> state makes the calls, each with the next batch, and
         reports each at once, before the devices are done.
+      frugal: Whether the host waits for a call that takes long, so that there are temporaries of one alone.
     """
 
     calls_of: Callable[[np.ndarray, int], Calls]
     train: Callable[[TrainState, Iterator[Batch], Hyper, Calls, Report], TrainState]
+    frugal: bool
+
+
+class UnderWay:
+    """The calls whose results are still being computed.
+
+    Args:
+      frugal: As in `CompiledUpdate`.
+    """
+
+    def __init__(self, frugal: bool):
+        self._frugal = frugal
+        self._waiting: deque[Any] = deque()
+        self._last, self._most = time.monotonic(), 0 if frugal else _CALLS_IN_FLIGHT
+
+    def add(self, results: Any) -> Iterator[Any]:
+        """Takes in a call's results, and gives those that had to be waited for, the oldest first."""
+        self._waiting.append(results)
+        while len(self._waiting) > self._most:
+            yield self._oldest()
+
+    def rest(self) -> Iterator[Any]:
+        """Waits for all that are left."""
+        while self._waiting:
+            yield self._oldest()
+
+    def _oldest(self) -> Any:
+        results = jax.block_until_ready(self._waiting.popleft())
+        now = time.monotonic()
+        self._most = 0 if self._frugal and now - self._last > _LONG_CALL else _CALLS_IN_FLIGHT
+        self._last = now
+        return results
 
 
 def compile_step(
@@ -100,10 +138,10 @@ def compile_update(update: Update, *, accumulation: int = 1, form: str = "auto",
     if form == "auto":
         form = "loop" if platform == "cpu" else "scan"
     if form == "loop":
-        return CompiledUpdate(_micro_steps, _looped(update, accumulation))
+        return CompiledUpdate(_micro_steps, _looped(update, accumulation), platform == "cpu")
     if form == "multi_steps":
-        return CompiledUpdate(_micro_steps, _multi_stepped(update, accumulation))
-    return CompiledUpdate(_calls_of_many, _in_many(update, form))
+        return CompiledUpdate(_micro_steps, _multi_stepped(update, accumulation), platform == "cpu")
+    return CompiledUpdate(_calls_of_many, _in_many(update, form), platform == "cpu")
 
 
 def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
@@ -122,22 +160,20 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
 
     def run(state, split, indices, hypers, show):
         calls = compiled.calls_of(indices, split.images[0].nbytes)
-        metrics, waiting = [], deque()
+        metrics, calls_under_way = [], UnderWay(compiled.frugal)
 
-        def show_oldest():
-            steps, loss, rate = waiting.popleft()
+        def show_call(steps, loss, rate):
             show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
 
         def report(steps, measured, rate):
             metrics.append(measured)
-            waiting.append((steps, measured["loss"], rate))
-            if len(waiting) > _CALLS_IN_FLIGHT:
-                show_oldest()
+            for each in calls_under_way.add((steps, measured["loss"], rate)):
+                show_call(*each)
 
         batches = feed_of(split)(split, (indices[call] for call in calls))
         state = compiled.train(on_every_device(state), iter(batches), hypers, calls, report)
-        while waiting:
-            show_oldest()
+        for each in calls_under_way.rest():
+            show_call(*each)
 
         def join(*values):
             return np.concatenate([np.atleast_1d(each) for each in values])

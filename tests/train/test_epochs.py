@@ -1,7 +1,5 @@
 """The forms of an update train alike, and the one that needs the least memory is found."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,7 +157,7 @@ def test_where_memory_is_short_a_group_is_a_scan_and_ends_alike(split, monkeypat
 
 
 def test_an_unknown_form_is_refused():
-    update = SimpleNamespace(optimizer=None)
+    update, _ = training_of("resnet18")
     with pytest.raises(InputError, match=r"^--accumulate_by=pairs: unknown form; known: auto, one_pass, scan"):
         compile_update(update, form="pairs", platform="cpu")
 
@@ -172,3 +170,22 @@ def test_auto_is_a_loop_on_a_cpu_and_many_updates_a_call_elsewhere():
         for platform in ("cpu", "gpu", "tpu")
     }
     assert [len(each) for each in calls.values()] == [6 * ACCUMULATION, 1, 1]
+
+
+def test_a_cpu_waits_for_calls_that_take_long_and_for_no_quick_ones(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: now[0])
+
+    def waited(frugal, seconds, calls=6):
+        under_way, found = epochs.UnderWay(frugal), []
+        for call in range(calls):
+            now[0] += seconds
+            found.append(list(under_way.add(call)))
+        return [*found, list(under_way.rest())]
+
+    long = [[0], [1], [2], [3], [4], [5], []]
+    quick = [[0], [], [], [1], [2], [3], [4, 5]]
+    assert waited(True, 1.0) == long
+    assert waited(True, 0.01) == quick
+    # An accelerator's queue is never left empty.
+    assert waited(False, 1.0) == [[], [], [0], [1], [2], [3], [4, 5]]
