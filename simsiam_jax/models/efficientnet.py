@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import BatchNorm, conv, drop_path
+from simsiam_jax.models.layers import BatchNorm, conv, drop_path, silu
 from simsiam_jax.models.stems import stem_fault
 
 
@@ -67,7 +67,7 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: Float[Array, "batch rows cols channels"]) -> Float[Array, "batch rows cols channels"]:
         """Maps feature maps to gated ones."""
         gate = jnp.mean(x, axis=(1, 2), keepdims=True)
-        gate = nn.silu(conv(self.hidden, 1, use_bias=True, dtype=self.dtype, name="conv_reduce")(gate))
+        gate = silu(conv(self.hidden, 1, use_bias=True, dtype=self.dtype, name="conv_reduce")(gate))
         gate = conv(x.shape[-1], 1, use_bias=True, dtype=self.dtype, name="conv_expand")(gate)
         return x * nn.sigmoid(gate)
 
@@ -114,9 +114,9 @@ class MBConv(nn.Module):
         # timm counts norms, and names the projection after whether there was an expansion.
         if self.expansion > 1:
             y = conv(hidden, 1, dtype=self.dtype, name="conv_pw")(y)
-            y = nn.silu(norm(name="bn1")(y))
+            y = silu(norm(name="bn1")(y))
         y = conv(hidden, self.kernel, stride=self.stride, groups=hidden, dtype=self.dtype, name="conv_dw")(y)
-        y = nn.silu(norm(name="bn2" if self.expansion > 1 else "bn1")(y))
+        y = silu(norm(name="bn2" if self.expansion > 1 else "bn1")(y))
         y = SqueezeExcite(round(channels / 4), self.dtype, name="se")(y)
         y = conv(self.features, 1, dtype=self.dtype, name="conv_pwl" if self.expansion > 1 else "conv_pw")(y)
         y = norm(name="bn3" if self.expansion > 1 else "bn2")(y)
@@ -164,7 +164,7 @@ class EfficientNetB0(nn.Module):
         stem_channels = scaled_channels(STEM_CHANNELS, self.width)
         stride = 2 if self.stem == "imagenet" else 1
         x = conv(stem_channels, 3, stride=stride, dtype=self.dtype, name="conv_stem")(images.astype(self.dtype))
-        x = nn.silu(norm(name="bn1")(x))
+        x = silu(norm(name="bn1")(x))
         total, index = sum(stage.blocks for stage in STAGES), 0
         for stage, spec in enumerate(STAGES):
             for block in range(spec.blocks):
@@ -181,7 +181,7 @@ class EfficientNetB0(nn.Module):
                 )(x, train, keys if train else None)
                 index += 1
         x = conv(scaled_channels(FEATURES, self.width), 1, dtype=self.dtype, name="conv_head")(x)
-        return jnp.mean(nn.silu(norm(name="bn2")(x)), axis=(1, 2))
+        return jnp.mean(silu(norm(name="bn2")(x)), axis=(1, 2))
 
     def _stride(self, stage: int) -> int:
         return 1 if stage == 1 and self.stem == "cifar" else STAGES[stage].stride

@@ -1,6 +1,7 @@
 """The layers of all backbones: convolution, batch normalisation, ReLU, max pooling and stochastic depth."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,37 @@ def _relu_forward(x: Any) -> Any:
 
 
 relu.defvjp(_relu_forward, lambda kept, gradient: (jnp.where(kept > 0, gradient, 0),))
+
+
+@jax.custom_vjp
+def silu(x: Any) -> Any:
+    """x times the logistic function of x (Elfwing et al. 2018). For the gradient, x alone is kept."""
+    return x * jax.nn.sigmoid(x)
+
+
+def _silu_backward(x: Any, gradient: Any) -> tuple[Any]:
+    whole = x.astype(jnp.float32)
+    share = jax.nn.sigmoid(whole)
+    return ((gradient * share * (1 + whole * (1 - share))).astype(x.dtype),)
+
+
+silu.defvjp(lambda x: (silu(x), x), _silu_backward)
+
+
+@jax.custom_vjp
+def gelu(x: Any) -> Any:
+    """x times the normal distribution function of x (Hendrycks and Gimpel 2016). For the gradient, x alone is kept."""
+    return nn.gelu(x, approximate=False)
+
+
+def _gelu_backward(x: Any, gradient: Any) -> tuple[Any]:
+    whole = x.astype(jnp.float32)
+    share = 0.5 * lax.erfc(-whole * math.sqrt(0.5))
+    density = jnp.exp(-0.5 * jnp.square(whole)) / math.sqrt(2 * math.pi)
+    return ((gradient * (share + whole * density)).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def conv(
@@ -100,34 +132,69 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        if self.train:
-            mean, var, count = self._batch_statistics(x)
-            if not self.is_initializing():
-                keep, unbiased = BATCH_NORM_MOMENTUM, var * (count / max(count - 1, 1))
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
-        else:
-            mean, var = running_mean.value, running_var.value
-        scale = lax.rsqrt(var + 1e-5)
+        scale, bias = jnp.ones(channels), jnp.zeros(channels)
         if self.affine:
-            scale = scale * self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        shift = -mean * scale
-        if self.affine:
-            shift = shift + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        # One multiplication and one addition for each value, in float32, rounded once.
-        return (x * scale + shift).astype(self.dtype)
+            scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        if not self.train:
+            return _scaled(x, running_mean.value, running_var.value, scale, bias).astype(self.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name
+        normalised: Any = _normalised(x, scale, bias, self.dtype, axis_name)
+        y, mean, var = normalised
+        if not self.is_initializing():
+            count = x.size // channels * (lax.psum(1, axis_name) if axis_name else 1)
+            keep, unbiased = BATCH_NORM_MOMENTUM, var * (count / max(count - 1, 1))
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        return y
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        x = x.astype(jnp.float32)
-        others = tuple(range(x.ndim - 1))
-        moments = jnp.stack([jnp.mean(x, others), jnp.mean(jnp.square(x), others)])
-        count = x.size // x.shape[-1]
-        if self.axis_name is not None and not self.is_initializing():
-            moments = lax.pmean(moments, self.axis_name)
-            count *= lax.psum(1, self.axis_name)
-        mean, square = moments
-        # Rounding can leave a constant channel with a variance just below zero.
-        return mean, jnp.maximum(square - jnp.square(mean), 0.0), count
+
+def _inverse_deviation(var: jax.Array) -> jax.Array:
+    return lax.rsqrt(var + 1e-5)
+
+
+def _scaled(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """One multiplication and one addition for each value, in float32."""
+    factor = scale * _inverse_deviation(var)
+    return x * factor + (bias - mean * factor)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalised(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any, axis_name: str | None) -> Any:
+    """x normalised by its own statistics, rounded once to `dtype`; the mean and the biased variance, in float32.
+
+    The gradient takes one pass for its two sums and one for the result, as in PyTorch. Plain differentiation of the
+    mean and the mean square takes a third. No gradient flows into the statistics, which only the running ones take.
+    """
+    return _normalised_forward(x, scale, bias, dtype, axis_name)[0]
+
+
+def _mean_over_devices(values: jax.Array, axis_name: str | None) -> jax.Array:
+    return values if axis_name is None else lax.pmean(values, axis_name)
+
+
+def _normalised_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any, axis_name: str | None) -> Any:
+    whole, others = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    moments = jnp.stack([jnp.mean(whole, others), jnp.mean(jnp.square(whole), others)])
+    mean, square = _mean_over_devices(moments, axis_name)
+    # Rounding can leave a constant channel with a variance just below zero.
+    var = jnp.maximum(square - jnp.square(mean), 0.0)
+    return (_scaled(x, mean, var, scale, bias).astype(dtype), mean, var), (x, scale, mean, var)
+
+
+def _normalised_backward(dtype: Any, axis_name: str | None, kept: Any, gradients: Any) -> Any:
+    x, scale, mean, var = kept
+    gradient, others = gradients[0].astype(jnp.float32), tuple(range(x.ndim - 1))
+    inverse = _inverse_deviation(var)
+    normal = (x - mean) * inverse
+    sums = jnp.stack([jnp.sum(gradient, others), jnp.sum(gradient * normal, others)])
+    # Ioffe and Szegedy 2015, section 3: the gradient without what the mean and the variance take away.
+    of_mean, of_var = _mean_over_devices(sums, axis_name) / (x.size // x.shape[-1])
+    inputs = scale * inverse * (gradient - of_mean - normal * of_var)
+    return inputs.astype(x.dtype), sums[1], sums[0]
+
+
+_normalised.defvjp(_normalised_forward, _normalised_backward)
 
 
 def drop_path(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import conv, drop_path
+from simsiam_jax.models.layers import conv, drop_path, gelu
 
 Initializer = Callable[..., jax.Array]
 
@@ -93,7 +93,7 @@ class Mlp(nn.Module):
         """Maps each token by itself."""
         dim = x.shape[-1]
         x = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=self.kernel_init, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         return nn.Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="fc2")(x)
 
 

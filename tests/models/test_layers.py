@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,33 @@ def test_the_maximum_of_pixels_is_laxs_in_value_and_gradient_also_among_equal_pi
 
     np.testing.assert_array_equal(layers.max_pool_3x3_by_2(image), of_lax(image))
     assert_same_value_and_gradients(layers.max_pool_3x3_by_2, of_lax, image)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_silu_and_gelu_are_those_of_jax_in_value_and_gradient(name):
+    ours = getattr(layers, name)
+    theirs = jax.nn.silu if name == "silu" else functools.partial(jax.nn.gelu, approximate=False)
+    assert_same_value_and_gradients(ours, theirs, jnp.linspace(-8.0, 8.0, 101))
+    half = jnp.linspace(-8.0, 8.0, 101).astype(jnp.bfloat16)
+    assert jax.grad(lambda x: jnp.sum(ours(x).astype(jnp.float32)))(half).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_gradient_of_batch_norm_is_that_of_its_formula(affine):
+    x = 3 * jax.random.normal(jax.random.key(0), (4, 3, 3, 5)) + jnp.arange(5.0)
+    norm = layers.BatchNorm(train=True, affine=affine)
+    variables = norm.init(jax.random.key(1), x)
+    scale, bias = jax.random.normal(jax.random.key(2), (2, 5)) + 1
+
+    def ours(x, scale, bias):
+        values = {**variables, "params": {"scale": scale, "bias": bias}} if affine else variables
+        return norm.apply(values, x, mutable=["batch_stats"])[0]
+
+    def plain(x, scale, bias):
+        normal = (x - jnp.mean(x, (0, 1, 2))) / jnp.sqrt(jnp.var(x, (0, 1, 2)) + 1e-5)
+        return normal * scale + bias if affine else normal
+
+    assert_same_value_and_gradients(ours, plain, x, scale, bias)
 
 
 def test_relu_is_that_of_jax_in_value_and_gradient():
