@@ -186,12 +186,15 @@ def _normalised_backward(dtype: Any, axis_name: str | None, kept: Any, gradients
     x, scale, mean, var = kept
     gradient, others = gradients[0].astype(jnp.float32), tuple(range(x.ndim - 1))
     inverse = _inverse_deviation(var)
-    normal = (x - mean) * inverse
-    sums = jnp.stack([jnp.sum(gradient, others), jnp.sum(gradient * normal, others)])
+    total, with_x = jnp.sum(gradient, others), jnp.sum(gradient * x, others)
+    # The gradient of scale: the sum of the gradient times the normalised x, (x - mean) / deviation.
+    with_normal = (with_x - mean * total) * inverse
     # Ioffe and Szegedy 2015, section 3: the gradient without what the mean and the variance take away.
+    sums = jnp.stack([total, with_normal])
     of_mean, of_var = _mean_over_devices(sums, axis_name) / (x.size // x.shape[-1])
-    inputs = scale * inverse * (gradient - of_mean - normal * of_var)
-    return inputs.astype(x.dtype), sums[1], sums[0]
+    factor, of_x = scale * inverse, -scale * inverse * inverse * of_var
+    inputs = gradient * factor + (x * of_x - (factor * of_mean + mean * of_x))
+    return inputs.astype(x.dtype), with_normal, total
 
 
 _normalised.defvjp(_normalised_forward, _normalised_backward)
