@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.benchmark.contest import Contender
 from experiments.benchmark.workload import Workload
 from simsiam_jax.errors import require
+from simsiam_jax.train.epochs import FORMS
 
 OURS, MATMUL = "jax", "matmul"
 
@@ -38,28 +39,35 @@ class Variant:
       name: Its name in the table, after `jax`.
       xla_flags: Flags of XLA added to those that all contenders have.
       lax: Whether convolutions are lax's own.
+      form: Form of an update, of `train.epochs.FORMS`.
     """
 
     name: str
     xla_flags: tuple[str, ...]
     lax: bool
+    form: str = "auto"
 
 
 def parse_variant(text: str) -> Variant:
-    """A variant from `NAME=--xla_flag=VALUE, --xla_flag=VALUE` or `NAME=lax`, in any combination.
+    """A variant from `NAME=--xla_flag=VALUE, --xla_flag=VALUE`, `NAME=lax` or `NAME=FORM`, in any combination.
+
+    A form is one of `train.epochs.FORMS`.
 
     Raises:
       InputError: If the text has another form.
     """
     name, equals, settings = text.partition("=")
     # Not at every comma: a flag's value may be a list.
-    parts = [part.strip() for part in re.split(r"[,\s]+(?=--|lax$)", settings.strip())]
-    known = all(part == "lax" or re.fullmatch(r"--xla_\w+(=\S*)?", part) for part in parts)
+    words = ("lax", *FORMS)
+    parts = [part.strip() for part in re.split(rf"[,\s]+(?=--|(?:{'|'.join(words)})\b)", settings.strip())]
+    known = all(part in words or re.fullmatch(r"--xla_\w+(=\S*)?", part) for part in parts)
     require(
         bool(name.strip() and equals and known),
-        f"--variant={text}: give NAME=--xla_flag=VALUE, NAME=--xla_one=VALUE,--xla_two=VALUE, or NAME=lax",
+        f"--variant={text}: give NAME=--xla_flag=VALUE, NAME=--xla_one=VALUE,--xla_two=VALUE, NAME=lax, or NAME=FORM "
+        f"of {', '.join(FORMS)}",
     )
-    return Variant(name.strip(), tuple(part for part in parts if part != "lax"), "lax" in parts)
+    form = next((part for part in parts if part in FORMS), "auto")
+    return Variant(name.strip(), tuple(part for part in parts if part not in words), "lax" in parts, form)
 
 
 def usual_contenders(stage: str, platform: str) -> list[str]:
@@ -119,7 +127,7 @@ def entrants(
             arguments = (workload, name, timm_code)
             found.append(Contender(TORCH_CONTENDERS[name][0], _TORCH_BUILD, arguments, _torch_environment()))
     for variant in variants:
-        arguments = (workload, variant.lax)
+        arguments = (workload, variant.lax, None, variant.form)
         found.append(jax_contender(f"{OURS} {variant.name}", "ours", arguments, xla_flags=variant.xla_flags))
     return [*found, jax_contender(MATMUL, "matrix_product", (workload.config.program.dtype,))]
 

@@ -10,8 +10,11 @@ from simsiam_jax.train.epochs import CompiledUpdate, compile_update
 __all__ = ["CompiledNetwork", "lax_form", "pretraining_update"]
 
 
-def pretraining_update(network: CompiledNetwork, form: str = "auto") -> CompiledUpdate:
-    """The update of pretraining, as studies train with it, or in another of `train.epochs.FORMS`."""
+def pretraining_update(network: CompiledNetwork) -> CompiledUpdate:
+    """The update of pretraining, as studies train with it."""
     return compile_update(
-        network.pretraining, accumulation=network.program.accumulation, form=form, platform=network.platform
+        network.pretraining,
+        accumulation=network.program.accumulation,
+        form=network.accumulate_by,
+        platform=network.platform,
     )

@@ -78,16 +78,18 @@ def survey(config: Config, stage: str) -> Survey:
     return Survey(jax.default_backend(), device_name(), flops, code)
 
 
-def ours(workload: Workload, lax: bool = False, trace: Path | None = None) -> Entry:
+def ours(workload: Workload, lax: bool = False, trace: Path | None = None, form: str = "auto") -> Entry:
     """Our implementation of the workload's stage.
 
     Args:
       workload: The stage to run and its size.
       lax: Whether convolutions are lax's own, whatever the platform.
       trace: Folder for a profile of a few calls, taken after the last round; None means no profile.
+      form: Form of an update, of `train.epochs.FORMS`.
     """
     stages = {"augment": _augment, "forward": _forward, "step": _step, "epoch": _epoch, "eval": _evaluation}
-    lanes = stages[workload.stage](workload, CompiledNetwork(workload.config.program))
+    network = CompiledNetwork(workload.config.program, accumulate_by=form)
+    lanes = stages[workload.stage](workload, network)
     if lax:
         lanes = {suffix: dataclasses.replace(lane, run=_with_lax(lane.run)) for suffix, lane in lanes.items()}
 

@@ -151,6 +151,7 @@ def test_a_result_is_named_after_what_was_measured():
 
 def test_a_variant_is_flags_whose_values_may_be_lists():
     assert parse_variant("no tricks=lax") == Variant("no tricks", (), True)
+    assert parse_variant("slow=--xla_one=1, multi_steps, lax") == Variant("slow", ("--xla_one=1",), True, "multi_steps")
     text = "few graphs=--xla_gpu_enable_command_buffer=FUSION,CUBLAS, --xla_gpu_autotune_level=4"
     flags = ("--xla_gpu_enable_command_buffer=FUSION,CUBLAS", "--xla_gpu_autotune_level=4")
     assert parse_variant(text) == Variant("few graphs", flags, False)

@@ -63,13 +63,14 @@ def compile_program(lowered: Any, **options: Any) -> Compiled:
     )
 
 
-def audit(config: Config, stage: str, devices: int) -> tuple[dict[str, Any], StepWork]:
+def audit(config: Config, stage: str, devices: int, at_once: int | None = None) -> tuple[dict[str, Any], StepWork]:
     """Compiles a stage's program and counts what is in it.
 
     Args:
       config: Settings of the network, views, batch and accumulation.
       stage: One of `programs.STAGES`.
       devices: Number of cards.
+      at_once: How many micro-batches of an update pass at once; None: all.
 
     Returns:
       The record, plain values for a JSON file, and the work of a step, kernel by kernel.
@@ -78,7 +79,7 @@ def audit(config: Config, stage: str, devices: int) -> tuple[dict[str, Any], Ste
       InputError: As `programs.lower` raises it.
     """
     begun, options = time.monotonic(), {}
-    lowered = lower(config, stage, devices)
+    lowered = lower(config, stage, devices, at_once)
     try:
         compiled = compile_program(lowered.lowered)
     except jax.errors.JaxRuntimeError as fault:

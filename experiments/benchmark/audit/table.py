@@ -49,15 +49,20 @@ def markdown_table(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(record: Mapping[str, Any]) -> list[str]:
-    step, launches, memory = record["step"], record["launches"], record["memory"]
+def what(record: Mapping[str, Any]) -> str:
+    """The program of a record in words."""
     width = f"width {record['width']:g}" if record["width"] != 1 else None
     network = " ".join(filter(None, [record["backbone"], record["stem"], width]))
     devices = f"{record['devices']} devices" if record["devices"] != 1 else None
     size = f"{record['image_size']}×{record['image_size']}"
-    what = [network, size, record["dtype"], record["stage"], f"{record['images_of_a_step']} images", devices]
+    parts = [network, size, record["dtype"], record["stage"], f"{record['images_of_a_step']} images", devices]
+    return ", ".join(filter(None, parts))
+
+
+def _row(record: Mapping[str, Any]) -> list[str]:
+    step, launches, memory = record["step"], record["launches"], record["memory"]
     return [
-        ", ".join(filter(None, what)),
+        what(record),
         *(_rounded(step[name]) for name in ("kernels", "small_kernels")),
         _rounded(sum(step["convolutions"].values())),
         _rounded(step["float32_convolutions"]),
