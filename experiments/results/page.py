@@ -258,7 +258,7 @@ def _audit(root: Path) -> list[str]:
         "",
         "## The program of an H100, compiled where there is none",
         "",
-        "These are estimates: nothing of it has run on a card. XLA compiles pretraining for an H100, and the numbers are "
+        "These are estimates: nothing has run on a card. XLA compiles pretraining for an H100, and the numbers are "
         "counted in the compiled program, for a micro-step of 64 pairs of views. The roofline time takes each kernel's "
         "bytes at 3.35 TB/s or its arithmetic at the card's peak, whichever is longer. Until revision bc07001 each "
         "micro-batch passed by itself, and the optimiser ran with each; now the eight of an update pass at once.",
