@@ -7,7 +7,7 @@ import pytest
 from simsiam_jax.errors import InputError
 from simsiam_jax.settings.schema import OptimizerConfig
 from simsiam_jax.train.checkpoints import Checkpoints
-from simsiam_jax.train.optimizer import create_optimizer
+from simsiam_jax.train.optimizer import accumulated, create_optimizer
 from simsiam_jax.train.state import create_state
 
 
@@ -98,6 +98,16 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     other = {"state": _state(0.0).replace(params={"w": jnp.zeros((64, 33)), "b": jnp.arange(3.0)})}
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(InputError, match="of another network"):
         checkpoints.restore_latest(other)
+
+
+def test_a_checkpoint_from_the_middle_of_an_accumulation_is_refused(tmp_path):
+    # Until updates became functions of all their micro-batches, checkpoints held the sums of optax.MultiSteps.
+    state = _state(0.0)
+    optimizer = accumulated(optax.adam(1e-3), 2)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(1, {"state": state.replace(opt_state=optimizer.init(state.params))}, {})
+        with pytest.raises(InputError, match=r"^[^\n]*of another network[^\n]*$"):
+            checkpoints.restore_latest({"state": jax.eval_shape(lambda: state)})
 
 
 @pytest.mark.parametrize("name", ["adamw", "lars"])
