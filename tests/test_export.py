@@ -1,6 +1,7 @@
 """What goes out runs elsewhere: the weights in timm, the features in jax without this package, the card says what."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import subprocess
@@ -133,6 +134,15 @@ def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretraine
         assert card["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         assert str(out / name) in printed
     assert sorted(path.name for path in out.iterdir()) == sorted([WEIGHTS_FILE, PROGRAM_FILE, CARD_FILE])
+
+
+def test_the_card_says_which_jax_wrote_the_program_and_how_long_its_promise_lasts(exported):
+    program = json.loads((exported[0] / CARD_FILE).read_text())["jax"]
+    assert program["version"] == jax.__version__
+    assert program["needs"] == "jax and flatbuffers"
+    # Six months, of a test that may run over midnight.
+    left = datetime.date.fromisoformat(program["promised_until"]) - datetime.date.today()
+    assert left.days in (181, 182)
 
 
 def test_the_weights_come_back_bit_for_bit(exported, restored):
