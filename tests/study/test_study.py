@@ -36,22 +36,12 @@ NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     base = tmp_path_factory.mktemp("study")
-    return base / "done", base / "data", base / "xla"
+    return base / "done", base / "data"
 
 
 def _start(places, workdir, *flags):
-    _, data, cache = places
-    return start(
-        "demo",
-        "--preset=smoke",
-        "--epochs=3",
-        "--evals=knn,linear,finetune",
-        f"--workdir={workdir}",
-        f"--data_dir={data}",
-        *flags,
-        JAX_COMPILATION_CACHE_DIR=str(cache),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-    )
+    size = ("--preset=smoke", "--epochs=3", "--evals=knn,linear,finetune")
+    return start("demo", *size, f"--workdir={workdir}", f"--data_dir={places[1]}", *flags)
 
 
 def _demo(places, workdir, *flags):
@@ -234,7 +224,7 @@ def test_running_again_repeats_nothing(demo, places):
 
 def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, places, tmp_path):
     workdir = tmp_path / "stopped"
-    process = _start(places, workdir)
+    process = _start(places, workdir, "--arms=none,in_domain")
     log = workdir / "in_domain" / "seed-0" / "pretrain" / "metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") >= 2) and process.poll() is None:
         time.sleep(0.05)
@@ -242,10 +232,11 @@ def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, plac
     stopped = finish(process)
     assert stopped.returncode == 130, stopped.stderr
     assert "the same command goes on" in stopped.stderr
-    assert len(numbers(workdir)) < len(numbers(demo[0]))
-    result = _demo(places, workdir)
+    expected = {key: value for key, value in numbers(demo[0]).items() if key[0] != "random"}
+    assert len(numbers(workdir)) < len(expected)
+    result = _demo(places, workdir, "--arms=none,in_domain")
     assert result.returncode == 0, result.stderr
-    assert numbers(workdir) == numbers(demo[0])
+    assert numbers(workdir) == expected
 
 
 def test_running_some_arms_alone_keeps_the_reference_arm(demo, places):
@@ -300,7 +291,7 @@ def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, pl
     workdir, _ = demo
     checkpoint = workdir / "in_domain" / "seed-0" / "pretrain"
     flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}"]
-    result = launch("evaluate", "--evals=linear", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    result = launch("evaluate", "--evals=linear", *flags)
     assert result.returncode == 0, result.stderr
     table, alone = numbers(workdir), numbers(tmp_path / "e")
     assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
@@ -422,16 +413,18 @@ def test_pretraining_alone_draws_no_labels():
 def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(demo, places, tmp_path, count):
     workdir = tmp_path / "shared"
     # Cold caches, too: they prepare the data at the same time.
-    at_once = (places[0], tmp_path / "data", places[2])
-    for result in [finish(process) for process in [_start(at_once, workdir) for _ in range(count)]]:
+    at_once = (places[0], tmp_path / "data")
+    processes = [_start(at_once, workdir, "--evals=linear") for _ in range(count)]
+    for result in [finish(process) for process in processes]:
         assert result.returncode == 0, result.stderr
     # `numbers` says that no result is there twice.
-    assert numbers(workdir) == numbers(demo[0])
+    found = numbers(workdir)
+    assert found == {key: value for key, value in numbers(demo[0]).items() if key[2] in ("linear", "pretrain")}
     lines = json_lines(workdir / "results.jsonl")
-    assert len(lines) == len(numbers(demo[0]))
+    assert len(lines) == len(found)
     assert len(list(workdir.glob("*/seed-*/*/result.json"))) == len({(x["arm"], x["seed"], x["eval"]) for x in lines})
     report = (workdir / "report" / "report.md").read_text()
-    assert "All 9 evaluations done" in report
+    assert "All 3 evaluations done" in report
 
 
 def test_processes_with_different_arms_and_seeds_add_up(demo, places, tmp_path):
@@ -493,7 +486,7 @@ def test_a_dry_run_with_auto_seeds_says_what_an_answer_takes(demo, places, tmp_p
 
 def test_a_dry_run_of_pretraining_prints_its_unit_and_names_no_checkpoint(places, tmp_path):
     flags = ["--preset=smoke", "--dry_run", f"--workdir={tmp_path / 'none'}", f"--data_dir={places[1]}"]
-    result = launch("pretrain", *flags, JAX_COMPILATION_CACHE_DIR=str(places[2]))
+    result = launch("pretrain", *flags)
     assert result.returncode == 0, result.stderr
     assert "1 units, about" in result.stdout
     assert "in_domain seed 0" in result.stdout
