@@ -27,7 +27,7 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
-from tests.support.launchers import launch, refused
+from tests.support.launchers import launch, launch_in_one_process, refused
 from tests.support.timm_models import import_timm
 
 
@@ -216,11 +216,16 @@ def test_nothing_that_was_exported_is_overwritten(exported, pretrained):
 def test_mistakes_are_one_line(pretrained, tmp_path):
     (tmp_path / "file").write_text("")
     there = f"--checkpoint={pretrained}"
-    refused(launch("export", f"--out={tmp_path / 'new'}"), "--checkpoint=WORKDIR/ARM/seed-K/pretrain")
-    refused(launch("export", f"--checkpoint={tmp_path}", "--out=x"), f"--checkpoint={tmp_path}", "no folder of")
-    refused(launch("export", there), "--out")
-    refused(launch("export", there, f"--out={tmp_path / 'file'}"), "--out", "is a file")
-    refused(launch("export", there, f"--out={tmp_path / 'file' / 'new'}"), "--out", "cannot be written")
+    mistakes = {
+        (f"--out={tmp_path / 'new'}",): ("--checkpoint=WORKDIR/ARM/seed-K/pretrain",),
+        (f"--checkpoint={tmp_path}", "--out=x"): (f"--checkpoint={tmp_path}", "no folder of"),
+        (there,): ("--out",),
+        (there, f"--out={tmp_path / 'file'}"): ("--out", "is a file"),
+        (there, f"--out={tmp_path / 'file' / 'new'}"): ("--out", "cannot be written"),
+    }
+    results = launch_in_one_process([["export", *flags] for flags in mistakes])
+    for result, words in zip(results, mistakes.values(), strict=True):
+        refused(result, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

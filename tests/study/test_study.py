@@ -28,7 +28,7 @@ from simsiam_jax.study.stages import Unit
 from simsiam_jax.study.workdir import claimed
 from simsiam_jax.weights import to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
-from tests.support.launchers import ROOT, finish, json_lines, launch, numbers, refused, start
+from tests.support.launchers import ROOT, finish, json_lines, launch, launch_in_one_process, numbers, refused, start
 
 NAMES = ("experiment", "arm", "backbone", "pretrain", "seed", "eval", "split", "metrics", "config_hash")
 
@@ -39,9 +39,13 @@ def places(tmp_path_factory):
     return base / "done", base / "data"
 
 
-def _start(places, workdir, *flags):
+def _command(places, workdir, *flags):
     size = ("--preset=smoke", "--epochs=3", "--evals=knn,linear,finetune")
-    return start("demo", *size, f"--workdir={workdir}", f"--data_dir={places[1]}", *flags)
+    return ["demo", *size, f"--workdir={workdir}", f"--data_dir={places[1]}", *flags]
+
+
+def _start(places, workdir, *flags):
+    return start(*_command(places, workdir, *flags))
 
 
 def _demo(places, workdir, *flags):
@@ -180,9 +184,13 @@ def test_seeds_are_added_by_looks_until_the_primary_comparison_is_decided(demo, 
     assert seeds == ({7, 8} if decided else {7, 8, 9})
     assert said[-1].endswith("the run ends")
     # Looks are fixed beforehand.
-    for other in (["--seeds=2"], ["--seeds=auto", "--looks=2,4"], ["--seeds=auto", "--smallest_effect=2"]):
-        again = _demo(places, workdir, *flags[:1], *(flags[1:3] if len(other) == 1 else []), *flags[3:], *other)
-        refused(again, "decides in another way")
+    others = (["--seeds=2"], ["--seeds=auto", "--looks=2,4"], ["--seeds=auto", "--smallest_effect=2"])
+    commands = [
+        _command(places, workdir, *flags[:1], *(flags[1:3] if len(other) == 1 else []), *flags[3:], *other)
+        for other in others
+    ]
+    for result in launch_in_one_process(commands):
+        refused(result, "decides in another way")
 
 
 def test_a_budget_ends_a_run_and_nothing_is_lost(demo, places, tmp_path):
@@ -297,9 +305,10 @@ def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, pl
     assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
     for split in ("validation", "test"):
         assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
-    refused(launch("evaluate", "--width=0.25", *flags), "--width=0.25", "width 0.125")
-    refused(launch("evaluate", "--image_size=32", *flags), "--image_size=32", "image_size 16")
-    refused(launch("evaluate", "--backbone=vit_s", *flags), "--backbone=vit_s", "resnet18")
+    other = {"--width=0.25": "width 0.125", "--image_size=32": "image_size 16", "--backbone=vit_s": "resnet18"}
+    for result in launch_in_one_process([["evaluate", flag, *flags] for flag in other]):
+        flag = result.args[1]
+        refused(result, flag, other[flag])
 
 
 def test_a_damaged_checkpoint_gives_one_clear_line(demo, places, tmp_path):
@@ -535,5 +544,6 @@ def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp
     result = launch("report", f"--workdir={first}", f"--out={tmp_path / 'report'}")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "report" / "index.html").read_bytes() == page
-    refused(launch("report"), "--workdir", "no folder")
-    refused(launch("report", f"--workdir={tmp_path}"), str(tmp_path))
+    none, other = launch_in_one_process([["report"], ["report", f"--workdir={tmp_path}"]])
+    refused(none, "--workdir", "no folder")
+    refused(other, str(tmp_path))
