@@ -5,9 +5,13 @@ OUT/model.safetensors     to_timm's tensors
 OUT/features.stablehlo    uint8 images -> features, weights and normalisation inside (jax.export)
 OUT/model.json            the card: the network, its pretraining, its measured quality, and how to load it
 ```
+
+`jax.export` writes and reads a program with the package flatbuffers, which jax does not install. jax promises to load
+it for six months (see `_promised_until`). The weights have no such limit.
 """
 
 import dataclasses
+import datetime
 import math
 from pathlib import Path
 from typing import Any
@@ -77,7 +81,13 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
         **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
         "export": environment(),
         "timm": {"build": timm_code(module, config.image_size), "load": _LOAD_IN_TIMM},
-        "jax": {"needs": "jax and flatbuffers", "platforms": list(program.platforms), "load": _LOAD_IN_JAX},
+        "jax": {
+            "needs": "jax and flatbuffers",
+            "version": jax.__version__,
+            "promised_until": _promised_until(datetime.date.today()).isoformat(),
+            "platforms": list(program.platforms),
+            "load": _LOAD_IN_JAX,
+        },
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -119,6 +129,16 @@ def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> 
     # Without this context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
     with jax.default_matmul_precision("float32"):
         return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+
+
+def _promised_until(exported: datetime.date) -> datetime.date:
+    """The date after which no release of jax promises to load a program that was exported on this day.
+
+    jax promises that releases up to six months newer than the one that exports load its programs (jax's documentation
+    of export, "Compatibility guarantees"). An installed release does not say when it came out. It was out on the day
+    of the export, so the promise ends six months after that day at the latest.
+    """
+    return exported + datetime.timedelta(days=182)
 
 
 def _describe(config: Config, module: nn.Module, variables: Variables, *, features: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Two CPU devices for every test, set before jax starts; no test touches the network or the home folder."""
 
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -8,6 +10,19 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # The programs here run for milliseconds and compile for seconds: the less the compiler polishes, the better.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
 os.environ["MPLBACKEND"] = "agg"
+
+
+def pytest_configure(config):
+    """Gives every process of this session, launchers too, one folder of compiled programs."""
+    # Processes of pytest-xdist get the folder from the one that starts them.
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="simsiam-tests-xla-")
+        config.add_cleanup(lambda: shutil.rmtree(folder))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        # What compiles faster than this is compiled again faster than it is read.
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        # With a limit, jax locks the folder: no process reads what another one has not yet written to its end.
+        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**33)
 
 
 @pytest.hookimpl(tryfirst=True)

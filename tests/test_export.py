@@ -1,6 +1,7 @@
 """What goes out runs elsewhere: the weights in timm, the features in jax without this package, the card says what."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import subprocess
@@ -26,7 +27,7 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.weights import from_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
-from tests.support.launchers import launch, refused
+from tests.support.launchers import launch, launch_in_one_process, refused
 from tests.support.timm_models import import_timm
 
 
@@ -135,6 +136,15 @@ def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretraine
     assert sorted(path.name for path in out.iterdir()) == sorted([WEIGHTS_FILE, PROGRAM_FILE, CARD_FILE])
 
 
+def test_the_card_says_which_jax_wrote_the_program_and_how_long_its_promise_lasts(exported):
+    program = json.loads((exported[0] / CARD_FILE).read_text())["jax"]
+    assert program["version"] == jax.__version__
+    assert program["needs"] == "jax and flatbuffers"
+    # Six months, of a test that may run over midnight.
+    left = datetime.date.fromisoformat(program["promised_until"]) - datetime.date.today()
+    assert left.days in (181, 182)
+
+
 def test_the_weights_come_back_bit_for_bit(exported, restored):
     config, path = _tiny_config(), exported[0] / WEIGHTS_FILE
     back = from_timm("resnet18", read_state_dict(path), config.image_size, **config.program.backbone.fields())
@@ -206,11 +216,16 @@ def test_nothing_that_was_exported_is_overwritten(exported, pretrained):
 def test_mistakes_are_one_line(pretrained, tmp_path):
     (tmp_path / "file").write_text("")
     there = f"--checkpoint={pretrained}"
-    refused(launch("export", f"--out={tmp_path / 'new'}"), "--checkpoint=WORKDIR/ARM/seed-K/pretrain")
-    refused(launch("export", f"--checkpoint={tmp_path}", "--out=x"), f"--checkpoint={tmp_path}", "no folder of")
-    refused(launch("export", there), "--out")
-    refused(launch("export", there, f"--out={tmp_path / 'file'}"), "--out", "is a file")
-    refused(launch("export", there, f"--out={tmp_path / 'file' / 'new'}"), "--out", "cannot be written")
+    mistakes = {
+        (f"--out={tmp_path / 'new'}",): ("--checkpoint=WORKDIR/ARM/seed-K/pretrain",),
+        (f"--checkpoint={tmp_path}", "--out=x"): (f"--checkpoint={tmp_path}", "no folder of"),
+        (there,): ("--out",),
+        (there, f"--out={tmp_path / 'file'}"): ("--out", "is a file"),
+        (there, f"--out={tmp_path / 'file' / 'new'}"): ("--out", "cannot be written"),
+    }
+    results = launch_in_one_process([["export", *flags] for flags in mistakes])
+    for result, words in zip(results, mistakes.values(), strict=True):
+        refused(result, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -187,15 +187,23 @@ def test_a_workdir_without_permission_is_refused(tmp_path):
 
 
 def test_evaluate_needs_a_checkpoint(tmp_path):
-    refused(launch("evaluate"), "--checkpoint")
-    refused(launch("evaluate", f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}", "WORKDIR/ARM/seed-K/pretrain")
+    none, other = launch_in_one_process([["evaluate"], ["evaluate", f"--checkpoint={tmp_path}"]])
+    refused(none, "--checkpoint")
+    refused(other, f"--checkpoint={tmp_path}", "WORKDIR/ARM/seed-K/pretrain")
 
 
 def test_a_setting_in_which_the_arms_differ_is_no_flag(tmp_path):
-    flags = [f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}"]
-    refused(launch("ablate_simsiam", "--nopredictor", *flags), "--predictor=False", "arms of this table", "--arms")
-    refused(launch("table2_stl10", "--backbone=vit_s", *flags), "--backbone=vit_s", "arms of this table", "--arms")
-    refused(launch("table3_celeba", "--init=hf:a/b", *flags), "--init=hf:a/b", "--arms")
+    flags = (f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}")
+    predictor, backbone, init = launch_in_one_process(
+        [
+            ["ablate_simsiam", "--nopredictor", *flags],
+            ["table2_stl10", "--backbone=vit_s", *flags],
+            ["table3_celeba", "--init=hf:a/b", *flags],
+        ]
+    )
+    refused(predictor, "--predictor=False", "arms of this table", "--arms")
+    refused(backbone, "--backbone=vit_s", "arms of this table", "--arms")
+    refused(init, "--init=hf:a/b", "--arms")
 
 
 def shown(module, *flags):

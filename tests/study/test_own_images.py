@@ -3,10 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +10,8 @@ from PIL import Image
 
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
+from tests.support.launchers import launch
 
-ROOT = Path(__file__).parents[2]
 CLASSES = ("blobs", "noise", "stripes")
 FORMATS = ("jpg", "png", "webp", "bmp")
 SMOKE = ("--preset=smoke", "--image_size=32", "--micro_batch_size=16")
@@ -63,20 +59,7 @@ def places(tmp_path_factory):
 def run(places, module, *flags):
     """The finished process of a launcher; its data folder is shared, as a user's is."""
     data = () if module == "export" else (f"--data_dir={places / 'data'}",)
-    result = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *data, *flags],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "XLA_FLAGS": "",
-            "JAX_COMPILATION_CACHE_DIR": str(places / "xla"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    result = launch(module, *data, *flags)
     assert result.returncode == 0, result.stderr
     return result
 

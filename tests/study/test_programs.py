@@ -1,6 +1,7 @@
 """What is compiled is one value: whatever changes a program changes its key, and a study shares programs by it."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -88,6 +89,8 @@ def changed(flag):
     return base, with_settings(base, {flag: OTHERS[flag.removeprefix("finetune_")]})
 
 
+# Most settings are compared with the same other ones.
+@functools.cache
 def traced(config):
     """The programs of pretraining's and fine-tuning's steps as text."""
     network, size = CompiledNetwork(config.program, num_classes=3), config.image_size

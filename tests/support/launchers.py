@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from simsiam_jax.records.results import read_results
@@ -12,6 +13,11 @@ from simsiam_jax.records.results import read_results
 ROOT = Path(__file__).parents[2]
 # Long enough for any launcher on a machine that is busy with other tests: no test is about time.
 PATIENCE = 900
+# These cut compiling to a third; what little is run is slower. XLA aborts on a flag that it does not know, and jaxlib
+# 0.12 has no second one.
+XLA_FLAGS = "--xla_backend_optimization_level=0"
+if metadata.version("jaxlib").startswith("0.10."):
+    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 
 
 def start(module, *flags, **environment):
@@ -21,7 +27,7 @@ def start(module, *flags, **environment):
         return subprocess.Popen(
             [sys.executable, "-m", f"experiments.{module}", *flags],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "", **environment},
+            env={**os.environ, "XLA_FLAGS": XLA_FLAGS, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -50,7 +56,7 @@ def launch_in_one_process(commands):
     answer = subprocess.run(
         [sys.executable, "-m", "tests.support.one_process"],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": XLA_FLAGS},
         input=json.dumps(commands),
         capture_output=True,
         text=True,
