@@ -129,6 +129,12 @@ def device_memory() -> int:
     return host_memory() // len(devices)
 
 
+def memory_in_use() -> int:
+    """Bytes in use of one local device's memory; 0 where the device does not count them, as on a CPU."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_in_use", 0)
+
+
 def check_divisible(micro_batch_size: int, flag: str) -> None:
     """Raises an InputError unless all devices can share a micro-batch evenly."""
     devices = jax.device_count()

@@ -13,7 +13,7 @@ from absl import logging
 
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.errors import InputError
-from simsiam_jax.train.devices import device_memory, feed_chooser, on_each_device, on_every_device
+from simsiam_jax.train.devices import device_memory, feed_chooser, memory_in_use, on_each_device, on_every_device
 from simsiam_jax.train.optimizer import accumulated
 from simsiam_jax.train.state import TrainState
 from simsiam_jax.train.steps import Hyper, Step, Update, add_micro_batch, apply_sum, micro_step, whole_update
@@ -260,32 +260,30 @@ def _calls_of_many(indices: np.ndarray, image_bytes: int) -> Calls:
 
 
 def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
-    compiled: dict[int, Any] = {}  # by the number of updates in a call
-    chosen: int | None = None
+    # Arms with other batches share the update: by the shape of a call's images, and of an update's.
+    compiled: dict[tuple[int, ...], Any] = {}
+    at_once: dict[tuple[int, ...], int] = {}
 
     def program(state, groups, hypers):
         """The compiled program for such a call; the first chooses how many micro-batches pass at once."""
-        nonlocal chosen
-        inputs = (state, groups, hypers)
-        micro_batches = groups.sample_ids.shape[2]
-        if chosen is None and form == "one_pass":
-            chosen = micro_batches
-        if chosen is None:
+        inputs, group = (state, groups, hypers), groups.images.shape[2:]
+        if group not in at_once and form == "one_pass":
+            at_once[group] = group[0]
+        if group not in at_once:
             found = compile_updates(whole_update(update)).lower(*inputs).compile()
-            temporary, fixed = memory_of(found)
-            chosen = choose_at_once(micro_batches, temporary, fixed, int(_USABLE_MEMORY * device_memory()))
-            if chosen == micro_batches:
+            at_once[group] = choose_at_once(group[0], *memory_of(found), _room_for(found))
+            if at_once[group] == group[0]:
                 return found
-            logging.info("the memory has room for %d of %d micro-batches at once", chosen, micro_batches)
-        return compile_updates(whole_update(update, at_once=chosen)).lower(*inputs).compile()
+            logging.info("the memory has room for %d of %d micro-batches at once", at_once[group], group[0])
+        return compile_updates(whole_update(update, at_once=at_once[group])).lower(*inputs).compile()
 
     def train(state, batches, hypers, calls, report):
         for updates, groups in zip(calls, batches, strict=True):
-            hyper = _of(hypers, updates)
-            if len(updates) not in compiled:
-                compiled[len(updates)] = program(state, groups, hyper)
-            state, metrics = compiled[len(updates)](state, groups, hyper)
-            report(len(updates) * groups.sample_ids.shape[2], metrics, hyper.learning_rate)
+            hyper, shape = _of(hypers, updates), groups.images.shape
+            if shape not in compiled:
+                compiled[shape] = program(state, groups, hyper)
+            state, metrics = compiled[shape](state, groups, hyper)
+            report(len(updates) * shape[2], metrics, hyper.learning_rate)
         return state
 
     return train
@@ -296,6 +294,12 @@ def memory_of(compiled: Any) -> tuple[int, int]:
     found = compiled.memory_analysis()
     arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return found.temp_size_in_bytes, arguments + found.generated_code_size_in_bytes
+
+
+def _room_for(compiled: Any) -> int:
+    """Bytes of a device's memory for a program, beside what lies there that is no argument of it, such as a split."""
+    others = max(0, memory_in_use() - compiled.memory_analysis().argument_size_in_bytes)
+    return int(_USABLE_MEMORY * device_memory()) - others
 
 
 def choose_at_once(micro_batches: int, temporary: int, fixed: int, memory: int) -> int:

@@ -156,6 +156,15 @@ def test_where_memory_is_short_a_group_is_a_scan_and_ends_alike(split, monkeypat
         assert_alike(state, whole)
 
 
+def test_arms_with_other_micro_batches_share_an_update(split):
+    update, variables = training_of("resnet18")
+    run = epoch_runner(compile_update(update, form="one_pass", platform="cpu"))
+    for size in (8, 16):
+        plan = make_plan(32, schedule=ScheduleConfig(learning_rate=0.05), micro_batch_size=size, epochs=1, seed=0)
+        state, metrics = run(create_state(variables, update.optimizer), split, *plan.epoch(0), lambda *_: None)
+        assert (int(state.step), len(metrics["loss"])) == (32 // size, 32 // size)
+
+
 def test_an_unknown_form_is_refused():
     update, _ = training_of("resnet18")
     with pytest.raises(InputError, match=r"^--accumulate_by=pairs: unknown form; known: auto, one_pass, scan"):
