@@ -142,7 +142,7 @@ def config_of(**changes):
 
 
 def test_a_result_is_named_after_what_was_measured():
-    plain = Workload(config_of(image_size=32), "step", images=64, source_size=32)
+    plain = Workload(config_of(image_size=32, dtype="float32"), "step", images=64, source_size=32)
     assert table.file_name(plain, "cpu") == "benchmark-resnet18-paper32-32-step-cpu.json"
     other = config_of(stem="cifar", micro_batch_size=512, accumulation=1, dtype="bfloat16")
     name = table.file_name(Workload(other, "epoch", images=512, source_size=16), "gpu")

@@ -91,26 +91,21 @@ def changed(flag):
 
 # Most settings are compared with the same other ones.
 @functools.cache
-def traced(config):
-    """The programs of pretraining's and fine-tuning's steps as text."""
+def traced(config, stage):
+    """The program of an update of `pretrain` or `finetune` as text, with the arrays that it holds."""
     network, size = CompiledNetwork(config.program, num_classes=3), config.image_size
+    if stage == "pretrain":
+        update, micro_batches, initial = network.pretraining, config.program.accumulation, network._initialise_simsiam
+    else:
+        update, micro_batches, initial = network.finetuning, 1, network._initialise_classifier
+    state = jax.eval_shape(lambda: create_state(initial(jax.random.key(0)), update.optimizer))
     batch = Batch(np.zeros((4, size, size, 3), np.uint8), np.zeros(4, np.int32), np.arange(4, dtype=np.int32))
+    group = jax.tree.map(lambda part: np.stack([part] * micro_batches)[None], batch)
     hyper = Hyper(np.float32(0.1), np.float32(0.1), np.uint32(0), np.int32(0))
-    states = (
-        jax.eval_shape(lambda: network.pretrain_state(0)),
-        jax.eval_shape(
-            lambda: create_state(network._initialise_classifier(jax.random.key(0)), network.finetune_optimizer)
-        ),
-    )
-    texts = []
-    updates = ((network.pretraining, config.program.accumulation), (network.finetuning, 1))
-    for (update, micro_batches), state in zip(updates, states, strict=True):
-        group = jax.tree.map(lambda part, count=micro_batches: np.stack([part] * count)[None], batch)
-        mapped = jax.vmap(whole_update(update), axis_name=AXIS, in_axes=(None, 0, None), axis_size=1)
-        program = jax.make_jaxpr(mapped)(state, group, hyper)
-        # The text of a program leaves out the arrays that it holds, such as the strengths of the colour jitter.
-        texts.append((str(program), [np.asarray(each).tolist() for each in program.consts]))
-    return texts
+    mapped = jax.vmap(whole_update(update), axis_name=AXIS, in_axes=(None, 0, None), axis_size=1)
+    program = jax.make_jaxpr(mapped)(state, group, hyper)
+    # The text leaves out the arrays, such as the strengths of the colour jitter.
+    return str(program), [np.asarray(each).tolist() for each in program.consts]
 
 
 def test_the_others_cover_every_setting_of_the_program():
@@ -153,7 +148,14 @@ def test_no_setting_outside_the_program_gives_another_key():
 def test_each_setting_of_the_program_changes_what_is_traced(flag):
     # So that no two settings are compiled apart for nothing, and that the setting is used at all.
     base, other = changed(flag)
-    assert traced(base) != traced(other)
+    stages = ["finetune", "pretrain"] if flag.startswith("finetune_") else ["pretrain", "finetune"]
+    assert any(traced(base, stage) != traced(other, stage) for stage in stages)
+
+
+@pytest.mark.slow
+def test_the_same_settings_are_traced_to_the_same_text():
+    for stage in ("pretrain", "finetune"):
+        assert traced.__wrapped__(CONFIG, stage) == traced(CONFIG, stage)
 
 
 def test_a_backbone_without_a_patch_embedding_cannot_keep_it():
