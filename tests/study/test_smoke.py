@@ -42,7 +42,14 @@ class Launcher(NamedTuple):
 # The longest first. Of the launchers whose backbones another one has compiled, ResNet-18 is enough.
 LAUNCHERS = {
     "table2_stl10": Launcher("stl10", 12, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS),
-    "ablate_simsiam": Launcher("fashion_mnist", 16, WHOLE - FINETUNED, evals=("knn", "linear")),
+    # An arm of each kind; that every setting reaches the program is test_programs.py's.
+    "ablate_simsiam": Launcher(
+        "fashion_mnist",
+        7,
+        WHOLE - FINETUNED,
+        evals=("knn", "linear"),
+        flags=("--arms=simsiam,no-stop-gradient,no-predictor,norm-none,projector-1,batch-quarter,none",),
+    ),
     "table3_solar_attributes": Launcher("solar_cells", 6, WHOLE, absent=NO_WEIGHTS),
     "table2_solar_cells": Launcher(
         "solar_cells", 3, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)
