@@ -98,7 +98,7 @@ def compile_step(
     return on_each_device(step, in_axes=(None, 0, None), out_axes=(None, None), donate=(0,), devices=devices)
 
 
-def compile_updates(
+def compile_scan(
     step: Step, devices: Any = None
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
     """Many updates in one call, for accelerators: `lax.scan` over groups that lie on the devices.
@@ -270,12 +270,12 @@ def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
         if group not in at_once and form == "one_pass":
             at_once[group] = group[0]
         if group not in at_once:
-            found = compile_updates(whole_update(update)).lower(*inputs).compile()
+            found = compile_scan(whole_update(update)).lower(*inputs).compile()
             at_once[group] = choose_at_once(group[0], *memory_of(found), _room_for(found))
             if at_once[group] == group[0]:
                 return found
             logging.info("the memory has room for %d of %d micro-batches at once", at_once[group], group[0])
-        return compile_updates(whole_update(update, at_once=at_once[group])).lower(*inputs).compile()
+        return compile_scan(whole_update(update, at_once=at_once[group])).lower(*inputs).compile()
 
     def train(state, batches, hypers, calls, report):
         for updates, groups in zip(calls, batches, strict=True):

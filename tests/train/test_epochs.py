@@ -12,7 +12,7 @@ from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train import epochs
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.epochs import choose_at_once, compile_update, compile_updates, epoch_runner, memory_of
+from simsiam_jax.train.epochs import choose_at_once, compile_scan, compile_update, epoch_runner, memory_of
 from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.state import create_state
@@ -141,7 +141,7 @@ def test_where_memory_is_short_a_group_is_a_scan_and_ends_alike(split, monkeypat
     indices, hypers = planned().epoch(0)
     groups = jax.tree.map(lambda part: np.stack(np.split(part, 2, axis=2)), gather(split, indices))
     state = jax.eval_shape(lambda: create_state(variables, update.optimizer))
-    needed = sum(memory_of(compile_updates(whole_update(update)).lower(state, groups, hypers).compile()))
+    needed = sum(memory_of(compile_scan(whole_update(update)).lower(state, groups, hypers).compile()))
     passes = []
 
     def counted(update, *, at_once=None):

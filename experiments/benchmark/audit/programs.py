@@ -20,7 +20,7 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.programs import EVALUATION_BATCH
 from simsiam_jax.train.devices import AXIS
-from simsiam_jax.train.epochs import compile_updates
+from simsiam_jax.train.epochs import compile_scan
 from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs
 from simsiam_jax.train.steps import Hyper, Update, whole_update
 
@@ -118,7 +118,7 @@ def _updates(update: Update, state: Callable[[], Any], accumulation: int, place:
     hyper = Hyper(*(np.zeros(_UPDATES, dtype) for dtype in (np.float32, np.float32, np.uint32, np.int32)))
     arguments = (place.on_all(jax.eval_shape(state)), place.batches(_UPDATES, accumulation), place.on_all(hyper))
     step = whole_update(update, at_once=place.at_once)
-    return compile_updates(step, place.cards), arguments, _UPDATES * accumulation
+    return compile_scan(step, place.cards), arguments, _UPDATES * accumulation
 
 
 def _features(network: CompiledNetwork, place: _Places) -> _Made:
