@@ -30,8 +30,8 @@ from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_batches
 from simsiam_jax.records.environment import device_name
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.train.devices import AXIS, on_every_device, shared_out
-from simsiam_jax.train.epochs import CompiledUpdate, UnderWay, epoch_runner
+from simsiam_jax.train.devices import AXIS, UnderWay, on_every_device, shared_out
+from simsiam_jax.train.epochs import CompiledUpdate, epoch_runner
 from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.steps import Hyper
 from simsiam_jax.weights import timm_code
@@ -217,15 +217,14 @@ def _hyper(workload: Workload, updates: int) -> Hyper:
 def _training(workload: Workload, network: CompiledNetwork) -> Training:
     """Updates whose micro-batches lie on the devices: one a turn where a call is a micro-step, else all."""
     update, split = pretraining_update(network), _split(workload)
-    indices = _rows(workload)
-    indices = indices.reshape(-1, workload.accumulation, workload.micro_batch_size)
-    calls = update.calls_of(indices, split.images[0].nbytes)
-    turns = [indices] if len(calls) < len(indices) else list(indices[:, None])
+    indices = _rows(workload).reshape(-1, workload.accumulation, workload.micro_batch_size)
+    image_bytes = split.images[0].nbytes
+    turns = [indices] if len(update.calls_of(indices, image_bytes)) < len(indices) else list(indices[:, None])
     inputs = []
     for turn in turns:
-        calls = update.calls_of(turn, split.images[0].nbytes)
+        calls = update.calls_of(turn, image_bytes)
         inputs.append(([_on_device(split, turn[call]) for call in calls], _hyper(workload, len(turn)), calls))
-    return Training(update, inputs, turns[0].shape[0] * workload.accumulation)
+    return Training(update, inputs, len(turns[0]) * workload.accumulation)
 
 
 def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
@@ -239,7 +238,8 @@ def _train(workload: Workload, training: Training, network: CompiledNetwork) -> 
 
         def report(steps, metrics, rate):
             # As an epoch does: what is under way takes memory.
-            list(under_way.add(metrics) if waits else ())
+            if waits:
+                under_way.add(metrics)
 
         state = training.update.train(state, iter(batches), hypers, calls, report)
         return state

@@ -3,6 +3,8 @@
 Both feeds give the same batches, laid out alike, to the same compiled step: which one serves changes no bit.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +17,14 @@ from simsiam_jax.data.feed import Batch, choose_feed, gather, host_memory, read_
 from simsiam_jax.errors import InputError
 
 AXIS = "device"
+
+# Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
+# progress line tells the truth.
+_CALLS_IN_FLIGHT = 2
+
+# On a CPU every call under way has its temporaries already. Where a call takes longer than this, in seconds, the host
+# waits for it: the milliseconds that it takes to make the next are not worth several times the memory.
+_LONG_CALL = 0.1
 
 # feed(split, chunks of indices [..., batch]) gives for each chunk a `Batch` of arrays [devices, ..., local batch, ...].
 Feed = Callable[[Any, Iterable[Int[np.ndarray, "..."]]], Iterator[Batch]]
@@ -140,3 +150,35 @@ def check_divisible(micro_batch_size: int, flag: str) -> None:
     devices = jax.device_count()
     if micro_batch_size % devices:
         raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices of this machine")
+
+
+class UnderWay:
+    """The calls whose results are still being computed.
+
+    Args:
+      frugal: Whether the host waits for a call that takes long, so that there are temporaries of one alone.
+    """
+
+    def __init__(self, frugal: bool):
+        self._frugal = frugal
+        self._waiting: deque[Any] = deque()
+        self._last, self._most = time.monotonic(), 0 if frugal else _CALLS_IN_FLIGHT
+
+    def add(self, results: Any) -> list[Any]:
+        """Takes in a call's results, and gives those that had to be waited for, the oldest first."""
+        self._waiting.append(results)
+        done = []
+        while len(self._waiting) > self._most:
+            done.append(self._oldest())
+        return done
+
+    def rest(self) -> list[Any]:
+        """Waits for all that are left."""
+        return [self._oldest() for _ in range(len(self._waiting))]
+
+    def _oldest(self) -> Any:
+        results = jax.block_until_ready(self._waiting.popleft())
+        now = time.monotonic()
+        self._most = 0 if self._frugal and now - self._last > _LONG_CALL else _CALLS_IN_FLIGHT
+        self._last = now
+        return results

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,20 +11,19 @@ from absl import logging
 
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.errors import InputError
-from simsiam_jax.train.devices import device_memory, feed_chooser, memory_in_use, on_each_device, on_every_device
+from simsiam_jax.train.devices import (
+    UnderWay,
+    device_memory,
+    feed_chooser,
+    memory_in_use,
+    on_each_device,
+    on_every_device,
+)
 from simsiam_jax.train.optimizer import accumulated
 from simsiam_jax.train.state import TrainState
 from simsiam_jax.train.steps import Hyper, Step, Update, add_micro_batch, apply_sum, micro_step, whole_update
 
 FORMS = ("auto", "one_pass", "scan", "loop", "multi_steps")
-
-# Calls that may be under way before the host waits for one: enough to keep the devices busy, few enough that the
-# progress line tells the truth.
-_CALLS_IN_FLIGHT = 2
-
-# On a CPU every call under way has its temporaries already. Where a call takes longer than this, in seconds, the host
-# waits for it: the milliseconds that it takes to make the next are not worth several times the memory.
-_LONG_CALL = 0.1
 
 # The most micro-steps in one call on an accelerator, and the most bytes of their images: a progress line that moves,
 # and a few calls' batches beside the network.
@@ -58,37 +55,6 @@ class CompiledUpdate(NamedTuple):
     calls_of: Callable[[np.ndarray, int], Calls]
     train: Callable[[TrainState, Iterator[Batch], Hyper, Calls, Report], TrainState]
     frugal: bool
-
-
-class UnderWay:
-    """The calls whose results are still being computed.
-
-    Args:
-      frugal: As in `CompiledUpdate`.
-    """
-
-    def __init__(self, frugal: bool):
-        self._frugal = frugal
-        self._waiting: deque[Any] = deque()
-        self._last, self._most = time.monotonic(), 0 if frugal else _CALLS_IN_FLIGHT
-
-    def add(self, results: Any) -> Iterator[Any]:
-        """Takes in a call's results, and gives those that had to be waited for, the oldest first."""
-        self._waiting.append(results)
-        while len(self._waiting) > self._most:
-            yield self._oldest()
-
-    def rest(self) -> Iterator[Any]:
-        """Waits for all that are left."""
-        while self._waiting:
-            yield self._oldest()
-
-    def _oldest(self) -> Any:
-        results = jax.block_until_ready(self._waiting.popleft())
-        now = time.monotonic()
-        self._most = 0 if self._frugal and now - self._last > _LONG_CALL else _CALLS_IN_FLIGHT
-        self._last = now
-        return results
 
 
 def compile_step(
@@ -137,11 +103,10 @@ def compile_update(update: Update, *, accumulation: int = 1, form: str = "auto",
         raise InputError(f"--accumulate_by={form}: unknown form; known: {', '.join(FORMS)}")
     if form == "auto":
         form = "loop" if platform == "cpu" else "scan"
-    if form == "loop":
-        return CompiledUpdate(_micro_steps, _looped(update, accumulation), platform == "cpu")
-    if form == "multi_steps":
-        return CompiledUpdate(_micro_steps, _multi_stepped(update, accumulation), platform == "cpu")
-    return CompiledUpdate(_calls_of_many, _in_many(update, form), platform == "cpu")
+    if form in ("loop", "multi_steps"):
+        train = (_looped if form == "loop" else _multi_stepped)(update, accumulation)
+        return CompiledUpdate(_micro_steps, train, frugal=platform == "cpu")
+    return CompiledUpdate(_calls_of_many, _in_many(update, form), frugal=platform == "cpu")
 
 
 def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:

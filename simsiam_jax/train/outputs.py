@@ -1,7 +1,6 @@
 """What trained networks give for every image of a split: features, logits, held-out losses."""
 
 import functools
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +14,10 @@ from simsiam_jax.data.views import evaluation_view, several_views
 from simsiam_jax.losses import l2_normalize, simsiam_loss
 from simsiam_jax.models import SimSiam
 from simsiam_jax.settings.schema import MethodConfig, ViewSpec
-from simsiam_jax.train.devices import on_each_device, on_every_device, streamed
+from simsiam_jax.train.devices import UnderWay, on_each_device, on_every_device, streamed
 
 # Held-out views are drawn as an epoch that training never reaches, so they are the same at every measurement.
 HELDOUT_EPOCH = 2**31 - 1
-
-# Calls that may be under way before the host waits for one: enough to keep the devices busy.
-_CALLS_IN_FLIGHT = 2
 
 
 def heldout_outputs(
@@ -72,12 +68,10 @@ def over_split(
     """
     devices = jax.local_device_count()
     variables = on_every_device(variables)
-    results, waiting = [], deque()
+    results, under_way = [], UnderWay(frugal=False)
     for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices))):
-        waiting.append(compiled(variables, batch, np.uint32(seed)))
-        if len(waiting) > _CALLS_IN_FLIGHT:
-            results.append(jax.device_get(waiting.popleft()))
-    results += jax.device_get(list(waiting))
+        results += jax.device_get(under_way.add(compiled(variables, batch, np.uint32(seed))))
+    results += jax.device_get(under_way.rest())
 
     def join(*arrays):
         flat = [rearrange(array, "device batch ... -> (device batch) ...") for array in arrays]

@@ -11,7 +11,7 @@ from simsiam_jax.errors import InputError
 from simsiam_jax.models import SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train import epochs
-from simsiam_jax.train.devices import AXIS
+from simsiam_jax.train.devices import AXIS, UnderWay
 from simsiam_jax.train.epochs import choose_at_once, compile_scan, compile_update, epoch_runner, memory_of
 from simsiam_jax.train.loop import make_plan
 from simsiam_jax.train.optimizer import create_optimizer
@@ -184,14 +184,14 @@ def test_auto_is_a_loop_on_a_cpu_and_many_updates_a_call_elsewhere():
 
 def test_a_cpu_waits_for_calls_that_take_long_and_for_no_quick_ones(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(epochs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("simsiam_jax.train.devices.time.monotonic", lambda: now[0])
 
     def waited(frugal, seconds, calls=6):
-        under_way, found = epochs.UnderWay(frugal), []
+        under_way, found = UnderWay(frugal), []
         for call in range(calls):
             now[0] += seconds
-            found.append(list(under_way.add(call)))
-        return [*found, list(under_way.rest())]
+            found.append(under_way.add(call))
+        return [*found, under_way.rest()]
 
     long = [[0], [1], [2], [3], [4], [5], []]
     quick = [[0], [], [], [1], [2], [3], [4, 5]]
