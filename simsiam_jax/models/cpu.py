@@ -38,12 +38,12 @@ def is_lax_form() -> bool:
     return _LAX_EVERYWHERE.get()
 
 
-def on_cpu(form: Callable[[jax.Array], jax.Array], usual: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """form(x) in a program for a CPU, and usual(x) in one for any other platform.
+def on_cpu(form: Callable[..., jax.Array], usual: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
+    """form(*operands) in a program for a CPU, and usual(*operands) in one for any other platform.
 
     What a program is lowered for decides, so one process can trace for a platform that it does not have.
     """
-    return usual(x) if _LAX_EVERYWHERE.get() else lax.platform_dependent(x, cpu=form, default=usual)
+    return usual(*operands) if _LAX_EVERYWHERE.get() else lax.platform_dependent(*operands, cpu=form, default=usual)
 
 
 def convolve(
@@ -92,7 +92,7 @@ def convolve(
     )
     undilated = all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     nhwc = dimension_numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    if _LAX_EVERYWHERE.get() or not (undilated and nhwc):
+    if not (undilated and nhwc):
         return usual(lhs, rhs)
     form = _fastest(usual, lhs.shape, rhs.shape, tuple(window_strides), padding, feature_group_count, precision)
     if form is usual and lhs.dtype == jnp.float32:
@@ -103,7 +103,7 @@ def convolve(
         total = form(lhs.astype(jnp.float32), rhs.astype(jnp.float32))
         return total.astype(lhs.dtype) if form is usual else _with_gradient_stored(total.astype(lhs.dtype))
 
-    return lax.platform_dependent(lhs, rhs, cpu=summed_in_float32, default=usual)
+    return on_cpu(summed_in_float32, usual, lhs, rhs)
 
 
 def _fastest(
