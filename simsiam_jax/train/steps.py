@@ -238,6 +238,11 @@ def _summed(update: Update, state: TrainState, parts: Batch, hyper: Hyper) -> Pa
     return Passed(gradients, batch_stats, jax.tree.map(jnp.mean, metrics))
 
 
+def _group_of(batch: Batch) -> Batch:
+    """A micro-batch as a group of one."""
+    return jax.tree.map(lambda part: part[None], batch)
+
+
 def micro_step(update: Update, *, accumulation: int = 1) -> Step:
     """A step with one micro-batch, arrays [local batch, ...]; `optax.MultiSteps` updates once in `accumulation`.
 
@@ -247,7 +252,7 @@ def micro_step(update: Update, *, accumulation: int = 1) -> Step:
     whole = whole_update(stepped)
 
     def step(state, batch, hyper):
-        return whole(state, jax.tree.map(lambda part: part[None], batch), hyper)
+        return whole(state, _group_of(batch), hyper)
 
     return step
 
@@ -261,8 +266,7 @@ def add_micro_batch(update: Update) -> Callable[..., tuple[Any, Any, dict[str, j
     """
 
     def add(state, gradients, batch_stats, batch, hyper):
-        group = jax.tree.map(lambda part: part[None], batch)
-        passed = update.passes(state.params, batch_stats, group, hyper)
+        passed = update.passes(state.params, batch_stats, _group_of(batch), hyper)
         total = jax.tree.map(jnp.add, gradients, passed.gradients)
         return total, passed.batch_stats, lax.pmean(passed.metrics, AXIS)
 
