@@ -266,15 +266,16 @@ def _audit(root: Path) -> list[str]:
         "| program | kernels before | now | MB before | now | roofline µs before | now |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    before, now = ({table_of_audits.what(each): each["step"] for each in table_of_audits.read_records(root / folder)}
-                   for folder in ("audit-before", "audit"))  # fmt: skip
-    for program, step in now.items():
-        cells = []
+    before, now = (table_of_audits.read_records(root / folder) for folder in ("audit-before", "audit"))
+    steps_before = {table_of_audits.what(each): each["step"] for each in before}
+    for record in now:
+        program, step, cells = table_of_audits.what(record), record["step"], []
+        earlier = steps_before.get(program)
         for name, unit in columns.items():
-            cells += [f"{before[program][name] / unit:,.0f}" if program in before else "", f"{step[name] / unit:,.0f}"]
+            cells += [f"{earlier[name] / unit:,.0f}" if earlier else "", f"{step[name] / unit:,.0f}"]
         lines.append(f"| {program} | {' | '.join(cells)} |")
     lines += ["", "All that is counted now:", ""]
-    lines += table_of_audits.markdown_table(table_of_audits.read_records(root / "audit")).splitlines()
+    lines += table_of_audits.markdown_table(now).splitlines()
     return [
         *lines,
         "",
