@@ -28,7 +28,8 @@ part() {
 bench() {
     name=$1
     shift
-    part "$name" "$python" -m experiments.benchmark --workdir="$out" --dtype=bfloat16 "$@"
+    # A folder for each: parts that measure the same stage have files of the same name.
+    part "$name" "$python" -m experiments.benchmark --workdir="$out/$name" --dtype=bfloat16 "$@"
 }
 
 # What the compiled program promises, to stand beside what is measured. Without the plugin of the extra `audit` this part
@@ -37,7 +38,7 @@ part audit "$python" -m experiments.benchmark.audit --stem=paper32 --out="$out"
 
 # The update with the paper's settings beside PyTorch's, its other forms, and flags of XLA that may become defaults.
 # "captured" says whether cuDNN's convolutions let themselves be recorded: it is left out of the table if they do not.
-bench step --stem=paper32 --trace="$out/trace"
+bench step --stem=paper32 --trace="$out/step/trace"
 bench forms --stem=paper32 --contenders=jax --rounds=3 \
     --variant="loop=loop" --variant="multi steps=multi_steps" --variant="lax=lax"
 bench flags --stem=paper32 --contenders=jax --rounds=3 \
