@@ -10,7 +10,7 @@ Command: python -m experiments.ablate_simsiam                    (`--dry_run` sa
 Cost: about 30 minutes on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import Arm
@@ -51,7 +51,7 @@ SIZES = {**PRESETS, "small": SMALL, "full": {"seeds": 3}}
 SIZES = {name: {**settings, "flip_probability": 0.5} for name, settings in SIZES.items()}
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="ablate_simsiam",
         title="What of SimSiam is needed, on {dataset}",
@@ -62,4 +62,4 @@ if __name__ == "__main__":
         layout=Layout((Column("linear probe", "linear", "test"), Column("kNN", "knn", "test"))),
         primary=("no-stop-gradient",),
         decided_by="linear",
-    )
+    ).run()

@@ -8,7 +8,7 @@ Command: python -m experiments.demo      (or `make demo`, which installs everyth
 Cost: about 5 minutes (7 with the installation) on two CPU cores, and 2 GB of memory; no download.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import THREE_ARMS
 
@@ -26,7 +26,7 @@ SMALL = {
 }
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         THREE_ARMS,
         experiment="demo",
         title="SimSiam on {dataset}",
@@ -38,4 +38,4 @@ if __name__ == "__main__":
         decided_by="linear",
         recipe="practice",
         budget="10m",
-    )
+    ).run()

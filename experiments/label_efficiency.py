@@ -8,7 +8,7 @@ Command: python -m experiments.label_efficiency                    (`--dry_run` 
 Cost: about 25 minutes on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import Arm
 
@@ -37,7 +37,7 @@ SMALL = {
 SMOKE = {**PRESETS["smoke"], "finetune_updates": 4}
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="label_efficiency",
         title="Labels saved by pretraining on {dataset}",
@@ -48,4 +48,4 @@ if __name__ == "__main__":
         recipe="practice",
         primary=("in_domain-1",),
         decided_by="linear",
-    )
+    ).run()

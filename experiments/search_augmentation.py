@@ -9,7 +9,7 @@ Command: python -m experiments.search_augmentation --dataset=fashion_mnist
 Cost: about 10 minutes each on two CPU cores.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import Arm
@@ -37,7 +37,7 @@ SMALL = {
 }
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="search_augmentation",
         title="Augmentations for {dataset}",
@@ -47,4 +47,4 @@ if __name__ == "__main__":
         evaluations=("knn", "linear"),
         layout=Layout((Column("linear probe", "linear", "validation"), Column("kNN", "knn", "validation"))),
         tested=False,
-    )
+    ).run()

@@ -12,7 +12,7 @@ Command: python -m experiments.search_recipe --dataset=digits
 Cost: digits about an hour on two CPU cores, the others about 10 minutes each.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import Arm
@@ -81,7 +81,7 @@ SMALL = {
 }
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="search_recipe",
         title="Recipes for {dataset}",
@@ -91,4 +91,4 @@ if __name__ == "__main__":
         evaluations=("linear",),
         layout=Layout((Column("linear probe", "linear", "validation"),)),
         tested=False,
-    )
+    ).run()

@@ -10,7 +10,7 @@ Data: the official archive, downloaded or in --manual_dir.
 
 import dataclasses
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import THREE_ARMS
@@ -26,7 +26,7 @@ LAYOUT = Layout((Column("validation", "finetune", "validation"), Column("test", 
 FULL = {**PRESETS["full"], "noise_images": 1000, "noise_size": 224, "seeds": 3}
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table1_cifar10",
         title="Table 1: three ways to start ResNet-18 on {dataset}",
@@ -38,4 +38,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=("in_domain",),
         decided_by="finetune",
-    )
+    ).run()

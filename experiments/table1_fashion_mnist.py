@@ -8,7 +8,7 @@ Data: Debian's package dataset-fashion-mnist, --manual_dir, or TFDS's download.
 """
 
 from experiments.table1_cifar10 import ARMS, FULL, LAYOUT
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 
 SMALL = {
@@ -30,7 +30,7 @@ SMALL = {
 }
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table1_fashion_mnist",
         title="Table 1 on {dataset}: three ways to start ResNet-18",
@@ -41,4 +41,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=("in_domain",),
         decided_by="finetune",
-    )
+    ).run()

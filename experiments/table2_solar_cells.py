@@ -9,7 +9,7 @@ Cost: about 30 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY
 """
 
 from experiments.table2_stl10 import ARMS, LAYOUT, SMOKE
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 
 SMALL = {
@@ -26,7 +26,7 @@ SMALL = {
 }
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table2_solar_cells",
         title="Table 2's protocol on {dataset}: four backbones",
@@ -37,4 +37,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
         decided_by="finetune",
-    )
+    ).run()

@@ -10,7 +10,7 @@ Data: the official archive, downloaded or in --manual_dir. ImageNet weights: dow
 where they cannot be had, their arms are left out and the report says so. STL-10 was drawn from ImageNet: they leak.
 """
 
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import backbone_arms
@@ -32,7 +32,7 @@ LAYOUT = Layout((Column("test", "finetune", "test"),), pivot=True)
 SMOKE = {**PRESETS["smoke"], "image_size": 32}
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table2_stl10",
         title="Table 2: four backbones on {dataset}",
@@ -44,4 +44,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
         decided_by="finetune",
-    )
+    ).run()

@@ -10,7 +10,7 @@ Data: the official archives, downloaded or in --manual_dir. ImageNet weights as 
 """
 
 from experiments.table2_stl10 import SMOKE
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import backbone_arms
@@ -42,7 +42,7 @@ ARMS = backbone_arms(
 LAYOUT = Layout(tuple(Column(f"{split} {NUMBERS[metric]}", "finetune", split, metric) for split, metric in CELLS))
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table3_celeba",
         title="Table 3: attributes of {dataset}",
@@ -54,4 +54,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
         decided_by="finetune",
-    )
+    ).run()

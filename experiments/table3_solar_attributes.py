@@ -10,11 +10,11 @@ Cost: about 15 minutes on two CPU cores. Data: `pip install elpv-dataset` (CC BY
 
 from experiments.table2_solar_cells import SMALL, SMOKE
 from experiments.table3_celeba import ARMS, LAYOUT
-from simsiam_jax.cli.launch import run_table
+from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 
 if __name__ == "__main__":
-    run_table(
+    Comparison(
         ARMS,
         experiment="table3_solar_attributes",
         title="Table 3's protocol on {dataset}",
@@ -25,4 +25,4 @@ if __name__ == "__main__":
         layout=LAYOUT,
         primary=tuple(name for name in ARMS if name.endswith("-in_domain")),
         decided_by="finetune",
-    )
+    ).run()

@@ -85,13 +85,14 @@ def _numbers(each: Declared, words: list[str]) -> tuple[float, ...]:
     return found
 
 
-def help_text(values: Mapping[str, Any]) -> str:
-    """The launcher's description and its flags in groups, each with its value.
+def help_text(values: Mapping[str, Any], description: str | None = None) -> str:
+    """A description and the flags in groups, each with its value.
 
     Args:
       values: Values under the chosen recipe and preset, by name; a flag's own value stands where one is missing.
+      description: The description; None means the docstring of the module that was started.
     """
-    main = sys.modules["__main__"]
+    description = description or sys.modules["__main__"].__doc__ or ""
     # Flags that a launcher defines itself belong to its module.
     own = [each for each in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if each.name not in _EVERY]
     own = [*(flags.FLAGS[name] for name in _EVERY if name in flags.FLAGS), *own]
@@ -110,7 +111,7 @@ def help_text(values: Mapping[str, Any]) -> str:
         grouped["launcher" if each is None else each.group].append(
             "\n".join([first, *(f"{'':34}{x}" for x in lines[1:])])
         )
-    parts = [(main.__doc__ or "").strip()]
+    parts = [description.strip()]
     parts += [f"{group}:\n" + "\n".join(lines) for group, lines in grouped.items() if lines]
     return "\n\n".join([*parts, "--helpfull lists absl's own flags too."])
 

@@ -13,18 +13,18 @@ from absl import logging
 from rich.console import Console
 
 from simsiam_jax.cli.flags import define, explicit, value
-from simsiam_jax.cli.guard import run
-from simsiam_jax.cli.plan import analysis_plan, budget_flag, looks, seeds_of
-from simsiam_jax.data.datasets import dataset_info, dataset_title, pretraining_source
+from simsiam_jax.cli.guard import program
+from simsiam_jax.cli.plan import looks
+from simsiam_jax.data.datasets import dataset_info, pretraining_source
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import backbone_fields
-from simsiam_jax.records.experiment import EVALUATIONS, Layout, read_experiment
+from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
 from simsiam_jax.report.render import format_terminal
 from simsiam_jax.report.summary import summarise
 from simsiam_jax.settings.declare import plain_text
-from simsiam_jax.settings.recipes import PRESETS, preset_settings, recipe_config
+from simsiam_jax.settings.recipes import preset_settings, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
 from simsiam_jax.settings.schema import BackboneConfig, Config
 from simsiam_jax.settings.values import differences, to_dict
@@ -41,7 +41,7 @@ _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 def define_study_flags(
     *,
     experiment: str,
-    dataset: str,
+    dataset: str | None,
     preset: str,
     recipe: str = "paper",
     budget: str | None = None,
@@ -51,7 +51,7 @@ def define_study_flags(
 
     Args:
       experiment: Name of the launcher, which names its default workdir.
-      dataset: The default data set.
+      dataset: The default data set; None where the command line has to name one.
       preset: The default preset.
       recipe: The default recipe.
       budget: The default budget.
@@ -182,95 +182,6 @@ def _with_backbone(config: Config, backbone: BackboneConfig) -> Config:
     return dataclasses.replace(config, program=dataclasses.replace(config.program, backbone=backbone))
 
 
-def run_table(
-    arms: Mapping[str, Arm],
-    *,
-    experiment: str,
-    title: str,
-    question: str,
-    dataset: str,
-    preset: str = "small",
-    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
-    evaluations: tuple[str, ...] = EVALUATIONS,
-    paper_source: str | None = None,
-    layout: Layout | None = None,
-    tested: bool = True,
-    primary: tuple[str, ...] = (),
-    decided_by: str | None = None,
-    recipe: str = "paper",
-    budget: str | None = None,
-) -> None:
-    """Runs a launcher: its flags, the study of its arms, the report and the table. Does not return.
-
-    Args:
-      arms: Arms of the table, the reference first.
-      experiment: Name of the launcher's module in `experiments`.
-      title: Title of the report; `{dataset}` stands for the data set's name.
-      question: Question that the report answers; `{dataset}` likewise.
-      dataset: The default data set.
-      preset: The default preset.
-      presets: Settings by the preset's name: names of `SETTINGS`, `image_size` and `seeds`.
-      evaluations: Evaluations to run.
-      paper_source: Source of the arms' published numbers.
-      layout: The table in the paper's form.
-      tested: Whether evaluations read the test images.
-      primary: The arms whose comparison with the first arm of their group is the question; declared before anything
-        runs.
-      decided_by: The evaluation that decides it; None only describes, as a search for settings does.
-      recipe: The default recipe.
-      budget: The default budget of a run with --seeds=auto, as its flag takes it.
-    """
-    define_study_flags(
-        experiment=experiment,
-        dataset=dataset,
-        preset=preset,
-        recipe=recipe,
-        budget=budget,
-        # Settings are chosen with seeds that no reported run has.
-        first_seed=0 if tested else 100,
-    )
-    define(["arms", "evals"], arms=list(arms), evals=list(evaluations))
-    if decided_by is not None:
-        define(["smallest_effect"])
-    if any(arm.settings.get("init") == "imagenet" for arm in arms.values()):
-        define(["imagenet_weights"])
-
-    def main() -> None:
-        config, planned = config_from_flags(presets, one_backbone=False)
-        require(
-            len(planned) == 1 or decided_by is not None,
-            "--seeds=auto: this launcher compares without a question to decide; give a number of seeds",
-        )
-        names = value("arms")
-        for name in names:
-            require(name in arms, f"--arms: unknown arm {name!r}; known: {', '.join(arms)}")
-        chosen = {name: arm for name, arm in arms.items() if name in names}
-        configs = arm_configs(chosen, config, presets)
-        if len({arm.program.backbone.name for arm in configs.values()}) == 1:
-            config = _with_backbone(config, without_absent_fields(config.program.backbone))
-        study = Study(
-            experiment=experiment,
-            title=title.format(dataset=dataset_title(config.dataset)),
-            question=question.format(dataset=dataset_title(config.dataset)),
-            arms=chosen,
-            config=config,
-            seeds=seeds_of(planned),
-            evaluations=value("evals"),
-            command=command(experiment),
-            paper_source=paper_source,
-            configs={name: arm for name, arm in configs.items() if arm != config},
-            layout=layout,
-            tested=tested,
-            known_arms=tuple(arms),
-            plan=analysis_plan(planned, evaluation=decided_by, primary=primary) if decided_by else None,
-            budget=budget_flag(),
-            **folders(),
-        )
-        run_study(study)
-
-    run(main, values=lambda: help_values(presets))
-
-
 def help_values(presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The value of every setting under the chosen recipe, preset and flags, for `--help`."""
     config, planned = config_from_flags(presets, one_backbone=False)
@@ -294,8 +205,9 @@ def folders(workdir: str | None = None) -> dict[str, Any]:
 
 
 def command(experiment: str) -> str:
-    """The command line that repeats this run."""
-    return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
+    """The command line that repeats this run, of a launcher in `experiments` or of `simsiam`."""
+    started = program().split() if program().startswith("simsiam ") else ["python", "-m", f"experiments.{experiment}"]
+    return shlex.join([*started, *sys.argv[1:]])
 
 
 def run_study(study: Study, pretrained: Path | None = None) -> None:

@@ -29,6 +29,7 @@ class RunConfig(Settings):
     arms: tuple[str, ...] = setting((), "Arms of the table to run, comma-separated.", "method")
     evals: tuple[str, ...] = setting((), "Evaluations to run, comma-separated: knn, linear, finetune.", "evaluation")
     imagenet_weights: str | None = setting(None, "Folder with BACKBONE*.safetensors, in place of downloads.", "data")
+    checkpoint: str | None = setting(None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.", "data")
     data_dir: str = setting("~/tensorflow_datasets", "Folder of prepared data sets.", "data")
     manual_dir: str | None = setting(None, "Folder with downloaded archives, for data that cannot be fetched.", "data")
     feed: Literal["auto", "resident", "streamed"] = setting(
@@ -39,5 +40,6 @@ class RunConfig(Settings):
         "multi_steps); changes results by rounding.", "size",
     )  # fmt: skip
     workdir: str | None = setting(None, "Folder for results; run again with the same to go on.", "output")
+    out: str | None = setting(None, "Where to write what is made.", "output")
     show_config: bool = setting(False, "Print every setting of every arm as JSON, and do nothing.", "output")
     dry_run: bool = setting(False, "Print the units, their updates and an estimate of their time, and stop.", "output")
