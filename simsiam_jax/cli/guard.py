@@ -2,17 +2,18 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from absl import app, flags, logging
 
-from simsiam_jax import runtime
+from simsiam_jax import runtime, stopping
 from simsiam_jax.cli.flags import help_text
 from simsiam_jax.errors import InputError, require
 
 _HELP = {"--help", "-help", "-h", "--helpshort"}
 
 
+@runtime_checkable
 class Command(Protocol):
     """What `run_command` runs: a module of `cli.commands`, or a `Comparison`.
 
@@ -75,10 +76,11 @@ def run(
             main(*given)
         except InputError as mistake:
             fail(str(mistake))
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-            sys.exit(130)
+        except stopping.Stopped as stop:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            sys.exit(stopping.exit_code(stop.number))
 
+    stopping.listen()
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, values, description))
 
 

@@ -16,6 +16,7 @@ from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt8
 from tqdm import tqdm
 
+from simsiam_jax import stopping
 from simsiam_jax.data.builders import stl10
 from simsiam_jax.data.builders.image_folder import FolderConfig, require_few_skipped, skipped_images
 from simsiam_jax.data.builders.preparation import flat_memory
@@ -215,5 +216,6 @@ def _decoded_batches(
     # With disable=None there is no bar where no one sees it.
     with tqdm(desc=f"{info.title} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
         for images, labels in read_ahead(make, jobs, ahead=1 if small else os.cpu_count() or 1):
+            stopping.check()
             yield images, labels
             bar.update(len(images))

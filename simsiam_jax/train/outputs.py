@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from simsiam_jax import stopping
 from simsiam_jax.data.feed import Batch, in_batches
 from simsiam_jax.data.views import evaluation_view, several_views
 from simsiam_jax.losses import l2_normalize, simsiam_loss
@@ -65,11 +66,15 @@ def over_split(
 
     Returns:
       Arrays with one row for each image of the split.
+
+    Raises:
+      stopping.Stopped: Between two batches, if a signal asks for it.
     """
     devices = jax.local_device_count()
     variables = on_every_device(variables)
     results, under_way = [], UnderWay(frugal=False)
     for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices))):
+        stopping.check()
         results += jax.device_get(under_way.add(compiled(variables, batch, np.uint32(seed))))
     results += jax.device_get(under_way.rest())
 

@@ -15,6 +15,7 @@ from absl import logging
 from jaxtyping import Int
 from tensorflow_datasets.core import registered
 
+from simsiam_jax import stopping
 from simsiam_jax.data.builders.png import encode_png
 from simsiam_jax.data.decode import BadImage, decode_file
 from simsiam_jax.data.feed import read_ahead
@@ -160,6 +161,7 @@ with registered.skip_registration():
             positions = listing.splits[split]
             kept = np.zeros(len(listing.files), bool)
             for position, result in _prepare_files(listing, positions, size):
+                stopping.check()
                 name = listing.files[position]
                 if isinstance(result, BadImage):
                     skipped[name] = str(result)
