@@ -241,7 +241,7 @@ def _train(workload: Workload, training: Training, network: CompiledNetwork) -> 
             if waits:
                 under_way.add(metrics)
 
-        state = training.update.train(state, iter(batches), hypers, calls, report)
+        state = training.update.train(state, iter(batches), hypers, iter(calls), report)
         return state
 
     def inspect() -> Numbers:
@@ -281,7 +281,7 @@ def _epoch(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]:
     def run(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            state, _ = run_epoch(state, split, *plan.epoch(next(epochs)), lambda steps, loss, rate: None)
+            state = run_epoch(state, split, *plan.epoch(next(epochs)), lambda steps, loss, rate: None).state
         jax.block_until_ready(state)
 
     training = _training(workload, network)

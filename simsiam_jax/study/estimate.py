@@ -248,6 +248,6 @@ def _twice(state: TrainState, images: ImageSplit, plan: Plan, run_epoch: RunEpoc
     for _ in range(2):
         indices, hypers = plan.epoch(0)
         begun = time.monotonic()
-        state, _ = run_epoch(state, images, indices, hypers, lambda *_: None)
+        state = run_epoch(state, images, indices, hypers, lambda *_: None).state
         times.append(time.monotonic() - begun)
     return times[0], times[1] / indices.size

@@ -33,12 +33,42 @@ _BYTES_PER_CALL = 256 * 2**20
 # The share of a device's memory that a program may plan with. The libraries of its kernels need some beside it.
 _USABLE_MEMORY = 0.85
 
+# show(micro-steps, loss, learning rate)
 Show = Callable[[int, float, float], None]
-RunEpoch = Callable[[TrainState, Any, np.ndarray, Hyper, Show], tuple[TrainState, dict[str, np.ndarray]]]
 # report(micro-steps, metrics, learning rate of the last update)
 Report = Callable[[int, dict[str, jax.Array], Any], None]
-# Positions in the indices [updates, micro-batches, micro-batch] whose images each call needs.
-Calls = list[Any]
+
+
+class Call(NamedTuple):
+    """A call of a compiled function in an epoch.
+
+    Attributes:
+      where: Positions in the indices [updates, micro-batches, micro-batch] of the images that it needs.
+      update: Number of the first update that it works on.
+      begins: Whether that update begins with it, so that before it nothing is under way but whole updates.
+    """
+
+    where: Any
+    update: int
+    begins: bool = True
+
+
+class Part(NamedTuple):
+    """What a run of an epoch, or of a part of one, ends with.
+
+    Attributes:
+      state: State after the last update that was made.
+      metrics: Metrics of each micro-step, or of each update where many are one call.
+      updates: Number of the epoch's updates that are made by now, those before this part included.
+    """
+
+    state: TrainState
+    metrics: dict[str, np.ndarray]
+    updates: int
+
+
+# Runs an epoch, or what is left of one: see `epoch_runner`.
+RunEpoch = Callable[..., Part]
 
 
 class CompiledUpdate(NamedTuple):
@@ -48,12 +78,12 @@ class CompiledUpdate(NamedTuple):
       calls_of: calls_of(indices [updates, micro-batches, micro-batch], bytes of an image) gives the calls that make
         these updates.
       train: train(state, batches, hypers, calls, report) -> state makes the calls, each with the next batch, and
-        reports each at once, before the devices are done.
+        reports each at once, before the devices are done. The calls may end before the batches, between two updates.
       frugal: Whether the host waits for a call that takes long, so that there are temporaries of one alone.
     """
 
-    calls_of: Callable[[np.ndarray, int], Calls]
-    train: Callable[[TrainState, Iterator[Batch], Hyper, Calls, Report], TrainState]
+    calls_of: Callable[[np.ndarray, int], list[Call]]
+    train: Callable[[TrainState, Iterator[Batch], Hyper, Iterator[Call], Report], TrainState]
     frugal: bool
 
 
@@ -117,15 +147,25 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
       feed: Name of the feed: `resident`, `streamed`, or `auto` for a choice by size. It changes no result.
 
     Returns:
-      run(state, split, indices, hypers, show) -> (state, metrics of each call). The indices are [updates,
-      micro-batches, micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called
-      as calls finish. The state is donated.
+      run(state, split, indices, hypers, show, start=0, pause=never) -> Part. The indices are [updates, micro-batches,
+      micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called as calls finish.
+      The updates before number `start` are left out, as a run that was paused has made them. `pause()` is asked before
+      each call that begins an update; where it is true the run ends, once the calls under way are done. The state is
+      donated.
     """
     feed_of = feed_chooser(feed)
 
-    def run(state, split, indices, hypers, show):
-        calls = compiled.calls_of(indices, split.images[0].nbytes)
-        metrics, calls_under_way = [], UnderWay(compiled.frugal)
+    def run(state, split, indices, hypers, show, *, start=0, pause=lambda: False):
+        calls = [call for call in compiled.calls_of(indices, split.images[0].nbytes) if call.update >= start]
+        metrics, calls_under_way, updates = [], UnderWay(compiled.frugal), len(indices)
+
+        def until_paused():
+            nonlocal updates
+            for call in calls:
+                if call.begins and call.update > start and pause():
+                    updates = call.update
+                    return
+                yield call
 
         def show_call(steps, loss, rate):
             show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
@@ -135,15 +175,15 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
             for each in calls_under_way.add((steps, measured["loss"], rate)):
                 show_call(*each)
 
-        batches = feed_of(split)(split, (indices[call] for call in calls))
-        state = compiled.train(on_every_device(state), iter(batches), hypers, calls, report)
+        batches = feed_of(split)(split, (indices[call.where] for call in calls))
+        state = compiled.train(on_every_device(state), iter(batches), hypers, until_paused(), report)
         for each in calls_under_way.rest():
             show_call(*each)
 
         def join(*values):
             return np.concatenate([np.atleast_1d(each) for each in values])
 
-        return state, jax.tree.map(join, *jax.device_get(metrics))
+        return Part(state, jax.tree.map(join, *jax.device_get(metrics)), updates)
 
     return run
 
@@ -152,9 +192,9 @@ def _of(hypers: Hyper, updates: Any) -> Hyper:
     return Hyper(*(values[updates] for values in hypers))
 
 
-def _micro_steps(indices: np.ndarray, image_bytes: int) -> Calls:
+def _micro_steps(indices: np.ndarray, image_bytes: int) -> list[Call]:
     """A call for each micro-batch: (update, micro-batch)."""
-    return list(np.ndindex(*indices.shape[:2]))
+    return [Call((update, micro), update, micro == 0) for update, micro in np.ndindex(*indices.shape[:2])]
 
 
 def _looped(update: Update, accumulation: int) -> Callable[..., TrainState]:
@@ -172,7 +212,8 @@ def _looped(update: Update, accumulation: int) -> Callable[..., TrainState]:
 
     def train(state, batches, hypers, calls, report):
         gradients = zeros(state.params, np.zeros(jax.local_device_count()))
-        for (number, micro), batch in zip(calls, batches, strict=True):
+        for call, batch in zip(calls, batches, strict=False):
+            number, micro = call.where
             hyper, still = _of(hypers, number), dataclasses.replace(state, batch_stats={})
             gradients, batch_stats, metrics = add(still, gradients, state.batch_stats, batch, hyper)
             state = dataclasses.replace(state, batch_stats=batch_stats)
@@ -188,8 +229,8 @@ def _stepped(step: Step) -> Callable[..., TrainState]:
     compiled = compile_step(step)
 
     def train(state, batches, hypers, calls, report):
-        for (number, _), batch in zip(calls, batches, strict=True):
-            hyper = _of(hypers, number)
+        for call, batch in zip(calls, batches, strict=False):
+            hyper = _of(hypers, call.update)
             state, metrics = compiled(state, batch, hyper)
             report(1, metrics, hyper.learning_rate)
         return state
@@ -206,22 +247,23 @@ def _multi_stepped(update: Update, accumulation: int) -> Callable[..., TrainStat
 
     def train(state, batches, hypers, calls, report):
         wrapped: Any = on_every_device(start(state.params))
+        before = int(state.step)
         state = dataclasses.replace(state, opt_state=wrapped._replace(inner_opt_state=state.opt_state))
         state = stepped(state, batches, hypers, calls, report)
-        updates = state.step - len(calls) + len(calls) // accumulation
+        updates = before + (state.step - before) // accumulation
         return dataclasses.replace(state, step=updates, opt_state=state.opt_state.inner_opt_state)
 
     return train
 
 
-def _calls_of_many(indices: np.ndarray, image_bytes: int) -> Calls:
+def _calls_of_many(indices: np.ndarray, image_bytes: int) -> list[Call]:
     """The updates in as few calls as their images' bytes allow; each length is a program of its own."""
     updates, *group = indices.shape
     most = min(_STEPS_PER_CALL // group[0], _BYTES_PER_CALL // (math.prod(group) * image_bytes))
     fewest = -(-updates // max(1, most))
     # Calls of one length, where that takes no more than twice as many; else as equal as can be.
     calls = next((count for count in range(fewest, 2 * fewest + 1) if updates % count == 0), fewest)
-    return np.array_split(np.arange(updates), calls)
+    return [Call(each, int(each[0])) for each in np.array_split(np.arange(updates), calls)]
 
 
 def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
@@ -243,12 +285,12 @@ def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
         return compile_scan(whole_update(update, at_once=at_once[group])).lower(*inputs).compile()
 
     def train(state, batches, hypers, calls, report):
-        for updates, groups in zip(calls, batches, strict=True):
-            hyper, shape = _of(hypers, updates), groups.images.shape
+        for call, groups in zip(calls, batches, strict=False):
+            hyper, shape = _of(hypers, call.where), groups.images.shape
             if shape not in compiled:
                 compiled[shape] = program(state, groups, hyper)
             state, metrics = compiled[shape](state, groups, hyper)
-            report(len(updates) * shape[2], metrics, hyper.learning_rate)
+            report(len(call.where) * shape[2], metrics, hyper.learning_rate)
         return state
 
     return train

@@ -66,7 +66,7 @@ def epoch_of(name, split, form):
     shown = []
     run = epoch_runner(compile_update(update, accumulation=ACCUMULATION, form=form, platform="cpu"))
     state = create_state(variables, update.optimizer)
-    state, metrics = jax.device_get(run(state, split, *planned().epoch(0), lambda *each: shown.append(each)))
+    state, metrics, _ = jax.device_get(run(state, split, *planned().epoch(0), lambda *each: shown.append(each)))
     return state, metrics, shown
 
 
@@ -162,8 +162,8 @@ def test_arms_with_other_micro_batches_share_an_update(split):
     run = epoch_runner(compile_update(update, form="one_pass", platform="cpu"))
     for size in (8, 16):
         plan = make_plan(32, schedule=ScheduleConfig(learning_rate=0.05), micro_batch_size=size, epochs=1, seed=0)
-        state, metrics = run(create_state(variables, update.optimizer), split, *plan.epoch(0), lambda *_: None)
-        assert (int(state.step), len(metrics["loss"])) == (32 // size, 32 // size)
+        part = run(create_state(variables, update.optimizer), split, *plan.epoch(0), lambda *_: None)
+        assert (int(part.state.step), len(part.metrics["loss"]), part.updates) == (32 // size,) * 3
 
 
 def test_an_unknown_form_is_refused():
