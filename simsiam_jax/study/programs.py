@@ -158,7 +158,7 @@ def with_backbone(variables: Variables, backbone: Variables | None) -> Variables
 
 
 def restore_backbone(network: CompiledNetwork, pretrained: Path) -> tuple[Variables, int]:
-    """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the epochs behind them.
+    """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the whole epochs behind them.
 
     Args:
       network: The network that was pretrained.
@@ -172,5 +172,5 @@ def restore_backbone(network: CompiledNetwork, pretrained: Path) -> tuple[Variab
         found = checkpoints.restore_latest(target)
     if found is None:
         raise InputError(f"--checkpoint={pretrained} holds no finished checkpoint: pretrain first")
-    epochs, tree, _ = found
-    return backbone_variables(TrainState(**as_dict(tree["state"])).variables), epochs
+    _, tree, meta = found
+    return backbone_variables(TrainState(**as_dict(tree["state"])).variables), meta["epoch"]

@@ -1,7 +1,8 @@
 """Orbax checkpoints that notice damage: each carries a digest of its values, checked when it is restored."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from absl import logging
 
 from simsiam_jax.errors import InputError
 
+# Version of what `meta` holds beside the state: raise it with a change.
+FORMAT = 2
 
-def digest(tree: Any) -> str:
-    """sha256 of a tree's paths, dtypes, shapes and bytes."""
-    total = hashlib.sha256()
+
+def digest(tree: Any, meta: Mapping[str, Any] | None = None) -> str:
+    """sha256 of a tree's paths, dtypes, shapes and bytes, and of the JSON values that go with it."""
+    total = hashlib.sha256(json.dumps(meta or {}, sort_keys=True).encode())
     for path, leaf in _leaves(tree):
         value = np.ascontiguousarray(leaf)
         total.update(f"{path} {value.dtype} {value.shape}".encode())
@@ -24,7 +28,7 @@ def digest(tree: Any) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one stage, numbered by epoch; the last two are kept.
+    """The checkpoints of one stage, numbered by the updates behind them; the last two are kept.
 
     Orbax finds the newest complete one and writes atomically, but restores a flipped byte as if nothing were wrong.
     Hence the digest in each checkpoint's `meta`, and the step back to the one before.
@@ -44,28 +48,30 @@ class Checkpoints:
     def __exit__(self, *_: Any) -> None:
         self._manager.close()
 
-    def save(self, epoch: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Writes a tree after `epoch` epochs, in the background.
+    def save(self, update: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Writes a tree after `update` updates, in the background.
 
         Args:
-          epoch: Epochs done; an existing checkpoint of that number is replaced.
+          update: Updates done; an existing checkpoint of that number is replaced.
           tree: Arrays; copied before this returns.
           meta: JSON values to go with them.
         """
         # Orbax takes host arrays from every process alike, and a donated device buffer would be gone by then.
         host = jax.tree.map(np.asarray, jax.device_get(tree))
-        if epoch in self._manager.all_steps():
-            self._manager.delete(epoch)
+        # As they will be read: JSON has no tuples.
+        meta = json.loads(json.dumps({**meta, "format": FORMAT}))
+        if update in self._manager.all_steps():
+            self._manager.delete(update)
         self._manager.save(
-            epoch,
+            update,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(host),
-                meta=ocp.args.JsonSave({**meta, "digest": digest(host)}),
+                meta=ocp.args.JsonSave({**meta, "digest": digest(host, meta)}),
             ),
         )
 
     def restore_latest(self, target: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """The newest undamaged checkpoint, as (epoch, tree of numpy arrays, meta), or None.
+        """The newest undamaged checkpoint, as (update, tree of numpy arrays, meta), or None.
 
         Args:
           target: A tree of arrays or `ShapeDtypeStruct`s: the structure, shapes and dtypes that are wanted.
@@ -75,38 +81,41 @@ class Checkpoints:
         """
         self._manager.wait_until_finished()
         faults = []
-        for epoch in sorted(self._manager.all_steps(), reverse=True):
+        for update in sorted(self._manager.all_steps(), reverse=True):
             try:
-                tree, meta = self._restore(epoch, target)
+                tree, meta = self._restore(update, target)
             # Orbax and TensorStore raise bare Exceptions, JSONDecodeErrors and more for damaged files.
             except Exception as fault:
-                faults.append(epoch)
+                faults.append(update)
                 logging.warning(
                     "checkpoint %s is damaged or of another network (%s); trying the one before",
-                    self._folder / str(epoch),
+                    self._folder / str(update),
                     next(iter(str(fault).splitlines()), type(fault).__name__)[:200],
                 )
                 continue
-            return epoch, tree, meta
+            return update, tree, meta
         if faults:
             raise InputError(
-                f"{self._folder}: no checkpoint can be restored (tried epochs {', '.join(map(str, faults))}): "
+                f"{self._folder}: no checkpoint can be restored (tried updates {', '.join(map(str, faults))}): "
                 "damaged, or of another network; delete this folder to train again"
             )
         return None
 
-    def _restore(self, epoch: int, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _restore(self, update: int, target: Any) -> tuple[Any, dict[str, Any]]:
         host_target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), target)
         restored: Any = self._manager.restore(
-            epoch,
+            update,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()),
         )
         meta = dict(restored.meta)
         for want, (path, got) in zip(jax.tree.leaves(host_target), _leaves(restored.state), strict=True):
             if want.shape != got.shape:
                 raise ValueError(f"{path} has shape {got.shape}, not {want.shape}")
-        if digest(restored.state) != meta.pop("digest"):
+        if meta.get("format") != FORMAT:
+            raise ValueError("it was written by another version of this program")
+        if meta.pop("digest") != digest(restored.state, meta):
             raise ValueError("its values do not match their digest")
+        del meta["format"]
         return restored.state, meta
 
 

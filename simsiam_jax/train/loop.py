@@ -1,10 +1,9 @@
 """The only training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed."""
 
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from einops import rearrange
 
+from simsiam_jax import stopping
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import require
 from simsiam_jax.metrics import Numbers
@@ -140,7 +140,8 @@ def fit(
     """Trains to the end of the plan, going on from the newest checkpoint in `folder` if there is one.
 
     Order, views and learning rates are functions of the seed and the epoch, so a run that was interrupted ends with
-    the numbers of one that was not.
+    the numbers of one that was not, wherever it was. The state is saved between two updates, twice a minute, at the
+    end, and where a signal asks the process to stop.
 
     Args:
       state: State before the first epoch; it is consumed.
@@ -155,15 +156,16 @@ def fit(
 
     Returns:
       The trained state, the best epoch's variables and the history.
+
+    Raises:
+      stopping.Stopped: If a signal has asked for it; the state is saved.
     """
     # Where torch is installed tensorboardX imports it, for seconds that only training has.
     from tensorboardX import SummaryWriter
 
-    best, best_epoch, highest, seconds, start = dict(state.variables), 0, -math.inf, 0.0, 0
-    history: list[Numbers] = []
-    if select:
-        # The state's buffers are given to the first step; the copy stays.
-        best = jax.device_get(best)
+    # The state's buffers are given to the first step; a copy of the best ones stays.
+    best = jax.device_get(dict(state.variables)) if select else None
+    done = _Done()
     with Checkpoints(folder / "checkpoints") as checkpoints:
 
         def tree():
@@ -171,62 +173,128 @@ def fit(
 
         found = checkpoints.restore_latest(tree())
         if found:
-            start, restored, meta = found
+            _, restored, meta = found
             state = TrainState(**as_dict(restored["state"]))
-            best = restored.get("best", best)
-            best_epoch, history, seconds = meta["best_epoch"], meta["history"], meta["seconds"]
-            highest = next((line[select] for line in history if select and line["epoch"] == best_epoch), highest)
-        begun = saved = time.monotonic()
+            best = restored.get("best")
+            done = _Done.from_meta(meta)
+        history, begun = done.history, time.monotonic()
+        saved = begun
+
+        def save():
+            nonlocal saved, begun
+            now = time.monotonic()
+            done.seconds += now - begun
+            saved = begun = now
+            checkpoints.save(done.epoch * plan.updates_per_epoch + done.updates, tree(), done.meta())
+
+        def pause():
+            return stopping.asked() or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS
+
         if measure_untrained and not history:
             history.append({"epoch": 0, "update": 0, **measure(state, 0)})
         _write_lines(folder / "metrics.jsonl", history)
         with (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else 0) as board,
+            SummaryWriter(str(folder / "tensorboard"), purge_step=done.epoch + 1 if done.epoch else 0) as board,
             ProgressLine(
                 title,
                 total=plan.epochs * plan.steps_per_epoch,
-                done=start * plan.steps_per_epoch,
+                done=done.epoch * plan.steps_per_epoch + done.updates * plan.accumulation,
                 images_per_step=plan.micro_batch_size,
             ) as progress,
         ):
-            if start == 0 and history:
+            if done.epoch == 0 and history:
                 _draw(board, history[0])
-            for epoch in range(start, plan.epochs):
-                epoch_begun = time.monotonic()
+            while done.epoch < plan.epochs:
+                epoch = done.epoch
 
                 def show(steps, loss, rate, epoch=epoch):
                     progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
 
                 indices, hypers = plan.epoch(epoch)
-                progress.resume()
-                state, metrics = run_epoch(state, split, indices, hypers, show)
-                training = time.monotonic() - epoch_begun
+                while done.updates < plan.updates_per_epoch:
+                    part_begun = time.monotonic()
+                    progress.resume()
+                    state, metrics, updates = run_epoch(
+                        state, split, indices, hypers, show, start=done.updates, pause=pause
+                    )
+                    done.add(updates, metrics, time.monotonic() - part_begun)
+                    if done.updates < plan.updates_per_epoch:
+                        save()
+                        stopping.check()
+                try:
+                    measured = measure(state, epoch + 1)
+                except stopping.Stopped:
+                    save()
+                    raise
                 line = {
                     "epoch": epoch + 1,
                     "update": (epoch + 1) * plan.updates_per_epoch,
-                    **{name: float(np.mean(values)) for name, values in metrics.items()},
+                    **{name: float(np.mean(values)) for name, values in done.metrics.items()},
                     "learning_rate": float(hypers.learning_rate[-1]),
-                    "images_per_second": indices.size / training,
-                    **measure(state, epoch + 1),
+                    "images_per_second": indices.size / done.training,
+                    **measured,
                 }
-                if select and (best_epoch == 0 or line[select] > highest):
-                    best, best_epoch, highest = jax.device_get(state.variables), epoch + 1, line[select]
-                history.append(line)
+                done.close_epoch(line)
+                if select and done.beats_best(line[select], select):
+                    best, done.best_epoch = jax.device_get(dict(state.variables)), epoch + 1
                 _append_line(folder / "metrics.jsonl", line)
                 _draw(board, line)
-                last = epoch + 1 == plan.epochs
-                if last or time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS:
-                    saved = time.monotonic()
-                    meta = {
-                        "best_epoch": best_epoch,
-                        "history": history,
-                        "seconds": seconds + saved - begun,
-                    }
-                    checkpoints.save(epoch + 1, tree(), meta)
-        seconds += time.monotonic() - begun
+                if done.epoch == plan.epochs or pause():
+                    save()
+                    stopping.check()
+        done.seconds += time.monotonic() - begun
     if not select:
-        best, best_epoch = dict(state.variables), plan.epochs
-    return Trained(state, best, best_epoch, history, seconds)
+        best, done.best_epoch = dict(state.variables), plan.epochs
+    assert best is not None
+    return Trained(state, best, done.best_epoch, history, done.seconds)
+
+
+@dataclass
+class _Done:
+    """How far a stage has come: what goes beside the state into a checkpoint, and comes back from it.
+
+    Attributes:
+      epoch: Whole epochs done and measured.
+      updates: Updates done of the next epoch.
+      metrics: Metrics of these updates by name, float32 [micro-steps].
+      training: Seconds of these updates.
+      history: Numbers of each epoch done.
+      best_epoch: Epochs done when the selected number was highest; 0 before there is one.
+      seconds: Seconds of training and measuring.
+    """
+
+    epoch: int = 0
+    updates: int = 0
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)
+    training: float = 0.0
+    history: list[Numbers] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+    def add(self, updates: int, metrics: dict[str, np.ndarray], seconds: float) -> None:
+        """Adds a part of the next epoch, up to so many of its updates."""
+        self.updates = updates
+        self.metrics = {name: np.append(self.metrics.get(name, values[:0]), values) for name, values in metrics.items()}
+        self.training += seconds
+
+    def close_epoch(self, line: Numbers) -> None:
+        """Adds the numbers of the epoch whose updates are all done."""
+        self.history.append(line)
+        self.epoch, self.updates, self.metrics, self.training = self.epoch + 1, 0, {}, 0.0
+
+    def beats_best(self, number: float, select: str) -> bool:
+        """Whether the last epoch's selected number is above that of the best epoch before."""
+        return self.best_epoch == 0 or number > self.history[-1 - (self.epoch - self.best_epoch)][select]
+
+    def meta(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; a float32 is written as the number that it is, to the last bit."""
+        metrics = {name: values.tolist() for name, values in self.metrics.items()}
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "metrics": metrics}
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> "_Done":
+        """Reads what `meta` gave."""
+        return cls(**{**meta, "metrics": {name: np.array(each, np.float32) for name, each in meta["metrics"].items()}})
 
 
 def _draw(board: Any, line: Numbers) -> None:

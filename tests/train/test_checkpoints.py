@@ -88,7 +88,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, dama
 def test_one_clear_line_when_no_checkpoint_is_left(tmp_path):
     _saved(tmp_path / "c", 1.0)
     _largest_file(tmp_path / "c" / "1" / "state").unlink()
-    with pytest.raises(InputError, match=r"no checkpoint can be restored .*epochs 1.*delete this folder") as raised:
+    with pytest.raises(InputError, match=r"no checkpoint can be restored .*updates 1.*delete this folder") as raised:
         _restore(tmp_path / "c")
     assert "\n" not in str(raised.value)
 

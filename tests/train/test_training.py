@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import epoch_order, gather, in_batches
 from simsiam_jax.errors import InputError
@@ -134,7 +136,7 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
     ]
     for run in (run_epoch, *scans):
         state = create_state(variables, create_optimizer(OPTIMIZER))
-        results.append(jax.device_get(run(state, split, indices, hypers, lambda *a: shown.append(a))))
+        results.append(jax.device_get(run(state, split, indices, hypers, lambda *a: shown.append(a)))[:2])
     (looped, loop_metrics), (scanned, scan_metrics), streamed = results
     np.testing.assert_allclose(scan_metrics["loss"], loop_metrics["loss"], rtol=1e-3, atol=1e-4)
     _assert_close(scanned.batch_stats, looped.batch_stats, rtol=1e-2, atol=1e-3)
@@ -145,7 +147,7 @@ def test_scan_and_loop_train_alike_and_scans_from_either_feed_to_the_same_bits(m
 def test_the_predictor_keeps_its_learning_rate(variables, split, run_epoch):
     hypers = Hyper(*(np.array([value]) for value in _hyper()))._replace(learning_rate=np.zeros(1, np.float32))
     start = create_state(variables, create_optimizer(OPTIMIZER))
-    state, _ = run_epoch(start, split, np.arange(8)[None, None], hypers, lambda *_: None)
+    state = run_epoch(start, split, np.arange(8)[None, None], hypers, lambda *_: None).state
     _assert_equal(state.params["backbone"], variables["params"]["backbone"])
     before, after = (tree["predictor"]["fc2"]["kernel"] for tree in (variables["params"], state.params))
     assert float(jnp.abs(after - before).max()) > 1e-3
@@ -228,6 +230,59 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
     assert logged == _without_speed(tmp_path / "whole" / "metrics.jsonl")
     assert [line["epoch"] for line in logged] == [1, 2, 3]
     assert [line["update"] for line in logged] == [5, 10, 15]
+
+
+@pytest.mark.parametrize("form", ["loop", "multi_steps", "one_pass"])
+def test_an_epoch_in_parts_ends_with_the_bits_of_a_whole_one(model, variables, split, form):
+    plan = make_plan(32, schedule=SCHEDULE, micro_batch_size=4, accumulation=2, epochs=1, seed=0)
+    indices, hypers = plan.epoch(0)
+    run = epoch_runner(compile_update(_update(model), accumulation=2, form=form, platform="cpu"))
+
+    def begin():
+        return create_state(variables, create_optimizer(OPTIMIZER))
+
+    def never(*_):
+        pass
+
+    whole = run(begin(), split, indices, hypers, never)
+    assert whole.updates == 4
+    state, losses, done = begin(), [], 0
+    # The third question is answered with yes: where many updates are one call there is none to ask.
+    while done < 4:
+        questions = iter([False, True, True, True])
+        state, metrics, done = run(state, split, indices, hypers, never, start=done, pause=lambda q=questions: next(q))
+        losses.append(metrics["loss"])
+    assert len(losses) == (1 if form == "one_pass" else 2)
+    np.testing.assert_array_equal(np.concatenate(losses), whole.metrics["loss"])
+    _assert_equal(jax.device_get(state), jax.device_get(whole.state))
+
+
+@pytest.mark.parametrize("questions", [1, 2, 4, 7])
+def test_a_signal_within_an_epoch_saves_there_and_loses_nothing(
+    model, variables, split, run_epoch, tmp_path, monkeypatch, questions
+):
+    whole = _fit(model, variables, split, run_epoch, tmp_path / "whole", select="sum")
+    left = iter(range(questions))
+    monkeypatch.setattr(stopping, "asked", lambda: next(left, None) is None)
+    monkeypatch.setattr(stopping._Wish, "number", signal.SIGTERM)
+    with pytest.raises(stopping.Stopped):
+        _fit(model, variables, split, run_epoch, tmp_path / "parts", select="sum")
+    saved = max(int(path.name) for path in (tmp_path / "parts" / "checkpoints").iterdir())
+    # Four questions within each epoch of five updates, and one at its end.
+    assert saved == questions + 1
+    monkeypatch.undo()
+    seen = []
+
+    def counting(state, split, indices, hypers, show, **options):
+        part = run_epoch(state, split, indices, hypers, show, **options)
+        seen.append(part.updates - options["start"])
+        return part
+
+    parts = _fit(model, variables, split, counting, tmp_path / "parts", select="sum")
+    assert sum(seen) == 15 - saved
+    _assert_equal(jax.device_get(parts.state), jax.device_get(whole.state))
+    _assert_equal(parts.best, whole.best)
+    assert _without_speed(tmp_path / "parts" / "metrics.jsonl") == _without_speed(tmp_path / "whole" / "metrics.jsonl")
 
 
 def test_a_finished_stage_is_restored_and_not_trained_again(model, variables, split, run_epoch, tmp_path):
