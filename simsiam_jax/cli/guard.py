@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from absl import app, flags, logging
@@ -31,19 +32,18 @@ class Command(Protocol):
         ...
 
 
-def run_command(command: Command, description: str | None = None) -> None:
+def run_command(command: Command) -> None:
     """Runs a command with the words of the command line. Does not return.
 
     Args:
-      command: The command.
-      description: Text that `--help` begins with; None means the command's docstring.
+      command: The command; `--help` begins with the docstring of a module, or of the launcher that was started.
     """
     command.define()
     run(
         command.main,
         values=getattr(command, "values", None),
         words=getattr(command, "WORDS", ()),
-        description=description or command.__doc__,
+        description=command.__doc__ if isinstance(command, ModuleType) else None,
     )
 
 

@@ -10,10 +10,12 @@ from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.values import differences, to_dict
 from tests.support.launchers import launch, launch_in_one_process, refused
 
+# Launchers that are a command of `simsiam` too, whose help they show.
+COMMANDS = ("pretrain", "evaluate", "export", "report", "prepare_data")
 LAUNCHERS = (
     *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
-    *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "report"),
-    *("search_recipe", "pretrain", "evaluate", "export", "prepare_data", "own_images"),
+    *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "search_recipe"),
+    *("own_images", *COMMANDS),
 )
 OTHER_HELP = ("--help", "--preset=smoke", "--recipe=reference")
 MISTAKES = (
@@ -104,10 +106,11 @@ def test_help_lists_the_flags_under_their_headings(outcomes, module):
     result = outcomes[module, "--help"]
     assert result.returncode == 0, result.stderr
     assert {"export": "--out", "prepare_data": "--data_dir"}.get(module, "--workdir") in result.stdout
-    assert "Command: python -m experiments." in result.stdout
+    example = "Example: simsiam " if module in COMMANDS else f"Command: python -m experiments.{module}"
+    assert example in result.stdout
     headings = [line for line in result.stdout.splitlines() if line in HEADINGS]
     assert headings == [each for each in HEADINGS if each in headings]
-    assert {"export": "launcher:", "prepare_data": "data:"}.get(module, "output:") in headings
+    assert {"prepare_data": "data:"}.get(module, "output:") in headings
 
 
 HEADINGS = ("data:", "method:", "size:", "evaluation:", "output:", "launcher:")
