@@ -78,6 +78,9 @@ def _wait(ours: socket.socket, _: socket.socket) -> None:
         words = "ended at once"
     except TimeoutError:
         words = "ended in the middle of a step"
+    if sys.__stderr__ is not None and sys.__stderr__.isatty():
+        # Live lines hide the cursor, and nothing comes after this that would show it.
+        sys.__stderr__.write("\x1b[?25h")
     print(f"{words}; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
     os._exit(exit_code(number))
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
+from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.errors import require
 from simsiam_jax.eval.linear import fit_probe
@@ -142,6 +143,7 @@ def evaluate_finetune(unit: Unit, features: Features) -> Found:
             folder=folder / f"draw-{draw}" if draw else folder,
             title=f"{unit.title} fine-tune" + (f" {draw + 1} of {count}" if count > 1 else ""),
             select=selected,
+            display=unit.display,
         )
         best = {name: of_split(trained.best, split) for name, split in unit.held_out.items()}
         if unit.study.tested and draw == 0:
@@ -170,6 +172,7 @@ def _over_draws(unit: Unit, count: int, outputs: Callable[[int], tuple[Outputs, 
     scored: dict[str, list[Numbers]] = {name: [] for name in unit.held_out}
     chosen: list[Numbers] = []
     for draw in range(count):
+        stopping.check()
         found, extra = outputs(draw)
         chosen.append(extra)
         for name, split in unit.held_out.items():

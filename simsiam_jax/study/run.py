@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import logging
 
+from simsiam_jax import stopping
 from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.errors import InputError, require
@@ -17,6 +18,7 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import one_line, write_whole
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
+from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import (
     BackboneConfig,
     Config,
@@ -34,6 +36,7 @@ from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
 from simsiam_jax.train.devices import check_divisible
+from simsiam_jax.train.progress import Display
 from simsiam_jax.weights import load_initial
 
 # Pause before a unit that another process holds is looked at again, where the next step waits for it.
@@ -151,30 +154,31 @@ def run(study: Study) -> tuple[str, ...]:
     describe(study, data, starts)
     save_pairs(study.workdir, data.train if data.unlabelled is None else data.unlabelled, study.config.program.views)
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
-    started = environment()
+    started, display = environment(), Display()
     networks: dict[ProgramConfig, CompiledNetwork] = {}
 
     def unit_of(name: str, seed: int) -> Unit:
         program = study.config_of(name).program
         if program not in networks:
             networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
-        return Unit(study, networks[program], starts[name].variables, data, name, seed, started)
+        return Unit(study, networks[program], starts[name].variables, data, name, seed, started, display)
 
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
     going_on: Sequence[str] = tuple(study.arms)
     failures: list[str] = []
-    for count in study.looks:
-        here = [unit_of(name, seed) for name, seed in units(study, going_on, count) if not starts[name].absent]
-        failed, spent = _run_units(study, here, deadline)
-        failures += failed
-        if failures or len(study.looks) == 1:
-            break
-        going_on, _, said = next_arms(study)
-        print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
-        if spent or not going_on:
-            break
+    with display:
+        for count in study.looks:
+            here = [unit_of(name, seed) for name, seed in units(study, going_on, count) if not starts[name].absent]
+            failed, spent = _run_units(study, here, deadline)
+            failures += failed
+            if failures or len(study.looks) == 1:
+                break
+            going_on, _, said = next_arms(study)
+            print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
+            if spent or not going_on:
+                break
     return tuple(failures)
 
 
@@ -184,15 +188,18 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
     A unit that another process holds is looked at once more at the end. Where the next step depends on it, it is
     waited for.
     """
-    failures, first = [], True
+    failures, first, total = [], True, len(waiting)
     while waiting:
         held, told = [], not first and len(study.looks) == 1
-        for unit in waiting:
+        for place, unit in enumerate(waiting):
+            stopping.check()
             if not unit.done and time.monotonic() > deadline:
                 return failures, True
             with claimed(unit.pretrained_folder.parent) as ours:
                 if ours:
-                    failures += _run_or_report(unit)
+                    after = [each.name for each in waiting[place + 1 :] if not each.done]
+                    number = total - len(waiting) + place + 1
+                    failures += _run_or_report(unit, number, total, after)
                 else:
                     held.append(unit)
             if ours:
@@ -207,11 +214,23 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
     return failures, False
 
 
-def _run_or_report(unit: Unit) -> list[str]:
-    """Runs a unit, and gives a line where it fails."""
+def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> list[str]:
+    """Runs a unit that is not finished and tells its result, or gives a line where it fails.
+
+    Args:
+      unit: The unit.
+      number: Its number, from 1.
+      total: Number of units in all.
+      waiting: The arms of the units that come after it.
+    """
     note = unit.folder / "error.txt"
+    if unit.done:
+        note.unlink(missing_ok=True)
+        return []
+    begun = time.monotonic()
     try:
-        run_unit(unit)
+        with unit.display.unit(unit.name, number=number, total=total, waiting=waiting):
+            run_unit(unit)
     except Exception as fault:
         reason = f"{type(fault).__name__}: {one_line(fault)[:300]}"
         write_whole(note, f"{reason}\n\n{traceback.format_exc()}".encode())
@@ -219,6 +238,8 @@ def _run_or_report(unit: Unit) -> list[str]:
         print(f"failed   {failure}", file=sys.stderr, flush=True)
         return [failure]
     note.unlink(missing_ok=True)
+    told = f"unit {number} of {total}  {unit.title}  {unit.outcome()}  ({duration(time.monotonic() - begun)})"
+    unit.display.tell(told)
     return []
 
 
@@ -245,6 +266,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     backbone, _ = restore_backbone(network, pretrained)
     describe(study, data, {})
     (name,), (seed,) = study.arms, study.seeds
-    unit = Unit(study, network, None, data, name, seed, environment())
-    evaluate(unit, tuple(each for each in study.evaluations if not unit.finished(each)), backbone)
+    with Display() as display:
+        unit = Unit(study, network, None, data, name, seed, environment(), display)
+        evaluate(unit, tuple(each for each in study.evaluations if not unit.finished(each)), backbone)
     gather(study.workdir)

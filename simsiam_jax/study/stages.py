@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs
 from simsiam_jax.files import write_json
 from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
-from simsiam_jax.records.results import RESULT_FILE, StageResult
+from simsiam_jax.records.results import RESULT_FILE, StageResult, read_stage_result
 from simsiam_jax.report.collapse import LOST_BELOW
+from simsiam_jax.report.words import STAGE_WORDS
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import digest, to_dict
 from simsiam_jax.study.definition import Arm, Study
@@ -25,6 +26,7 @@ from simsiam_jax.study.images import Data, labelled_positions, pretraining_image
 from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork, Variables
 from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.outputs import over_split
+from simsiam_jax.train.progress import Display
 from simsiam_jax.train.state import TrainState
 
 
@@ -40,6 +42,7 @@ class Unit:
       name: Name of the arm.
       seed: The seed.
       environment: Revision, versions and device, as they were when the run started.
+      display: Where progress is shown.
     """
 
     study: Study
@@ -49,6 +52,7 @@ class Unit:
     name: str
     seed: int
     environment: dict[str, Any]
+    display: Display = field(default_factory=Display)
 
     @property
     def arm(self) -> Arm:
@@ -118,6 +122,16 @@ class Unit:
         pretrains = self.arm.pretrain != "none" and self.arm.shares is None
         return all(map(self.finished, (*(("pretrain",) if pretrains else ()), *self.study.evaluations)))
 
+    def outcome(self) -> str:
+        """The unit's results in a line: `kNN 81.20, linear probe 85.43`, on the test images where they are read."""
+        split, metric = "test" if self.study.tested else "validation", self.data.metric
+        found = {name: read_stage_result(self.folder / name) for name in self.study.evaluations}
+        return ", ".join(
+            f"{STAGE_WORDS[name].name} {100 * each.metrics[split][metric]:.2f}"
+            for name, each in found.items()
+            if each is not None and metric is not None
+        )
+
     def record(
         self,
         stage: str,
@@ -175,6 +189,7 @@ def pretrain(unit: Unit) -> Trained:
         folder=unit.pretrained_folder if unit.arm.shares else unit.stage_folder("pretrain"),
         title=f"{unit.title} pretrain",
         measure_untrained=True,
+        display=unit.display,
     )
 
 

@@ -1,5 +1,6 @@
 """The only training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from simsiam_jax.settings.schema import ScheduleConfig
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.epochs import RunEpoch
 from simsiam_jax.train.optimizer import learning_rates
-from simsiam_jax.train.progress import ProgressLine
+from simsiam_jax.train.progress import Display
 from simsiam_jax.train.state import TrainState
 from simsiam_jax.train.steps import Hyper
 
@@ -136,6 +137,7 @@ def fit(
     title: str,
     select: str | None = None,
     measure_untrained: bool = False,
+    display: Display | None = None,
 ) -> Trained:
     """Trains to the end of the plan, going on from the newest checkpoint in `folder` if there is one.
 
@@ -153,6 +155,7 @@ def fit(
       title: Title of the progress line.
       select: The measured number whose highest value (the first, among equals) picks the best epoch.
       measure_untrained: Whether to measure the state before the first epoch, too, as epoch 0.
+      display: Where the progress is shown; None means a display of its own.
 
     Returns:
       The trained state, the best epoch's variables and the history.
@@ -195,13 +198,16 @@ def fit(
         _write_lines(folder / "metrics.jsonl", history)
         with (
             SummaryWriter(str(folder / "tensorboard"), purge_step=done.epoch + 1 if done.epoch else 0) as board,
-            ProgressLine(
-                title,
-                total=plan.epochs * plan.steps_per_epoch,
-                done=done.epoch * plan.steps_per_epoch + done.updates * plan.accumulation,
-                images_per_step=plan.micro_batch_size,
-            ) as progress,
+            contextlib.ExitStack() as shown,
         ):
+            progress = shown.enter_context(
+                (display or shown.enter_context(Display())).stage(
+                    title,
+                    total=plan.epochs * plan.steps_per_epoch,
+                    done=done.epoch * plan.steps_per_epoch + done.updates * plan.accumulation,
+                    images_per_step=plan.micro_batch_size,
+                )
+            )
             if done.epoch == 0 and history:
                 _draw(board, history[0])
             while done.epoch < plan.epochs:
@@ -298,8 +304,10 @@ class _Done:
 
 
 def _draw(board: Any, line: Numbers) -> None:
+    """Draws what was measured after an epoch; its number is the axis of the curves."""
     for name, value in line.items():
-        board.add_scalar(name, value, int(line["epoch"]))
+        if name not in ("epoch", "update"):
+            board.add_scalar(name, value, int(line["epoch"]))
 
 
 def as_dict(restored: Any) -> dict[str, Any]:
