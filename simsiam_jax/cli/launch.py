@@ -33,7 +33,7 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "manual_dir", "feed", "accumulate_by")
+FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by")
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -198,6 +198,7 @@ def folders(workdir: str | None = None) -> dict[str, Any]:
     return {
         "workdir": Path(workdir or value("workdir")).expanduser().absolute(),
         "data_dir": Path(value("data_dir")).expanduser().absolute(),
+        "cache_limit": value("cache_limit") * 1e9,
         "manual_dir": Path(manual).expanduser().absolute() if manual else None,
         "feed": value("feed"),
         "accumulate_by": value("accumulate_by"),

@@ -19,6 +19,8 @@ from jaxtyping import Int, Int32, UInt8
 
 # Version of the folder's layout, and of how images are decoded and divided into splits: raise it with a change.
 FORMAT = 1
+# The file that describes a split, written last.
+DESCRIPTION = "split.json"
 FINGERPRINT_DIGITS = 16
 
 
@@ -74,7 +76,7 @@ def open_split(folder: Path) -> ImageSplit | None:
     Sizes and types are checked, but not the content: reading all of it would cost what the cache saves.
     """
     try:
-        description = json.loads((folder / "split.json").read_text())
+        description = json.loads((folder / DESCRIPTION).read_text())
         if description["format"] != FORMAT:
             return None
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -146,7 +148,7 @@ def _write_files(
     np.save(folder / "labels.npy", labels)
     np.save(folder / "sample_ids.npy", sample_ids)
     description = {"format": FORMAT, "shape": shape, "fingerprint": digest.hexdigest()[:FINGERPRINT_DIGITS]}
-    (folder / "split.json").write_text(json.dumps(description))
+    (folder / DESCRIPTION).write_text(json.dumps(description))
     # The rename must not reach the disk before the files do.
     for path in folder.iterdir():
         with path.open("rb") as file:

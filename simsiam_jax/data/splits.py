@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import logging
 
-from simsiam_jax.data import prepared
+from simsiam_jax.data import prepared, storage
 from simsiam_jax.data.cache import ImageSplit, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.errors import InputError, require
@@ -66,16 +66,17 @@ def load_split(
             prepared.check_skipped(builder)
         variant = "" if info.listing else info.name.partition(":")[2]
         parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
-        folder = root.joinpath("decoded", *parts, f"{split}-{size or 'native'}")
+        folder = root.joinpath(storage.DECODED, *parts, f"{split}-{size or 'native'}")
         # The cache is looked at before locking, so that a finished data folder may be read-only.
         if (cached := open_split(folder)) is None:
-            with _writing(root), locked(root / f".{builder.name}.lock"):
+            with _writing(root), locked(storage.lock_of(root, builder.name)):
                 if (cached := open_split(folder)) is None:
                     if folder.exists():
                         logging.warning("Rebuilding the damaged or outdated cache %s", folder)
                     prepared.prepare(builder, manual_dir)
                     write_split(folder, *prepared.decode_split(builder, info, split, size, manual_dir))
                     cached = open_split(folder)
+    storage.note_use(folder)
     if cached is None:
         raise RuntimeError(f"the cache {folder} cannot be read just after it was written")
     return cached

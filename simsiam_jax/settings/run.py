@@ -31,6 +31,10 @@ class RunConfig(Settings):
     imagenet_weights: str | None = setting(None, "Folder with BACKBONE*.safetensors, in place of downloads.", "data")
     checkpoint: str | None = setting(None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.", "data")
     data_dir: str = setting("~/tensorflow_datasets", "Folder of prepared data sets.", "data")
+    cache_limit: float = setting(
+        50.0, "Gigabytes of decoded images that earlier runs may leave in --data_dir; those used longest ago go first.",
+        "data", low=0, high=10**6,
+    )  # fmt: skip
     manual_dir: str | None = setting(None, "Folder with downloaded archives, for data that cannot be fetched.", "data")
     feed: Literal["auto", "resident", "streamed"] = setting(
         "auto", "How training's images reach the device, auto by their size; changes no result.", "data"
@@ -40,6 +44,8 @@ class RunConfig(Settings):
         "multi_steps); changes results by rounding.", "size",
     )  # fmt: skip
     workdir: str | None = setting(None, "Folder for results; run again with the same to go on.", "output")
+    list: bool = setting(False, "List what lies decoded in --data_dir, and do nothing else.", "output")
+    clean: bool = setting(False, "Remove what lies decoded in --data_dir: of FOLDER, or all of it.", "output")
     out: str | None = setting(None, "Where to write what is made.", "output")
     show_config: bool = setting(False, "Print every setting of every arm as JSON, and do nothing.", "output")
     dry_run: bool = setting(False, "Print the units, their updates and an estimate of their time, and stop.", "output")

@@ -13,6 +13,7 @@ from absl import logging
 from simsiam_jax import stopping
 from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.feed import choose_feed
+from simsiam_jax.data.storage import keep_within
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import one_line, write_whole
@@ -147,6 +148,7 @@ def run(study: Study) -> tuple[str, ...]:
     open_workdir(study)
     starts = load_starts(study)
     data = load_data(study)
+    _bound_cache(study)
     for name, arm in study.arms.items():
         if arm.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
@@ -180,6 +182,12 @@ def run(study: Study) -> tuple[str, ...]:
             if spent or not going_on:
                 break
     return tuple(failures)
+
+
+def _bound_cache(study: Study) -> None:
+    """Bounds what earlier runs have left in the data folder, once this run's data is there and marked as used."""
+    if study.cache_limit is not None:
+        keep_within(study.data_dir, study.cache_limit)
 
 
 def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list[str], bool]:
@@ -256,6 +264,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     check(study)
     open_workdir(study)
     data = load_data(study)
+    _bound_cache(study)
     if overlap(study.config):
         logging.warning(
             "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "
