@@ -48,6 +48,11 @@ class Checkpoints:
     def __exit__(self, *_: Any) -> None:
         self._manager.close()
 
+    @property
+    def latest(self) -> int | None:
+        """Updates behind the newest checkpoint; None where there is none."""
+        return self._manager.latest_step()
+
     def save(self, update: int, tree: Any, meta: dict[str, Any]) -> None:
         """Writes a tree after `update` updates, in the background.
 

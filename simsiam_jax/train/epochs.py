@@ -148,7 +148,8 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
 
     Returns:
       run(state, split, indices, hypers, show, start=0, pause=never) -> Part. The indices are [updates, micro-batches,
-      micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called as calls finish.
+      micro-batch], the `Hyper` has an entry for each update. `show(micro-steps, loss, rate)` is called as calls finish,
+      with the last loss of the call, or one that is not finite.
       The updates before number `start` are left out, as a run that was paused has made them. `pause()` is asked before
       each call that begins an update; where it is true the run ends, once the calls under way are done. The state is
       donated.
@@ -168,7 +169,10 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
                 yield call
 
         def show_call(steps, loss, rate):
-            show(steps, float(np.ravel(loss)[-1]), float(np.ravel(rate)[-1]))
+            losses = np.ravel(loss)
+            # One that is not finite counts, wherever it is among those of a call.
+            told = np.append(losses[~np.isfinite(losses)], losses[-1])
+            show(steps, float(told[0]), float(np.ravel(rate)[-1]))
 
         def report(steps, measured, rate):
             metrics.append(measured)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -108,6 +109,10 @@ def make_plan(
     )
 
 
+class DivergenceError(ArithmeticError):
+    """A loss or a parameter is no longer finite: training on would give numbers that mean nothing."""
+
+
 class Trained(NamedTuple):
     """What a stage ends with.
 
@@ -162,6 +167,7 @@ def fit(
 
     Raises:
       stopping.Stopped: If a signal has asked for it; the state is saved.
+      DivergenceError: If the loss or a parameter is no longer finite; nothing of it is saved.
     """
     # Where torch is installed tensorboardX imports it, for seconds that only training has.
     from tensorboardX import SummaryWriter
@@ -208,12 +214,23 @@ def fit(
                     images_per_step=plan.micro_batch_size,
                 )
             )
+
+            def diverged(what, rate):
+                last = checkpoints.latest
+                saved = "there is no checkpoint" if last is None else f"the last checkpoint is of update {last}"
+                return (
+                    f"{what} at micro-step {progress.steps + 1:,} of {progress.total:,} (epoch {done.epoch + 1}), at a "
+                    f"learning rate of {rate:.3g}; {saved}; try a lower rate"
+                )
+
             if done.epoch == 0 and history:
                 _draw(board, history[0])
             while done.epoch < plan.epochs:
                 epoch = done.epoch
 
                 def show(steps, loss, rate, epoch=epoch):
+                    if not math.isfinite(loss):
+                        raise DivergenceError(diverged(f"the loss is {loss}", rate))
                     progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
 
                 indices, hypers = plan.epoch(epoch)
@@ -223,6 +240,9 @@ def fit(
                     state, metrics, updates = run_epoch(
                         state, split, indices, hypers, show, start=done.updates, pause=pause
                     )
+                    if not _finite(state.variables):
+                        rate = hypers.learning_rate[updates - 1]
+                        raise DivergenceError(diverged("a parameter is not finite", rate))
                     done.add(updates, metrics, time.monotonic() - part_begun)
                     if done.updates < plan.updates_per_epoch:
                         save()
@@ -308,6 +328,10 @@ def _draw(board: Any, line: Numbers) -> None:
     for name, value in line.items():
         if name not in ("epoch", "update"):
             board.add_scalar(name, value, int(line["epoch"]))
+
+
+def _finite(variables: dict[str, Any]) -> bool:
+    return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.device_get(variables)))
 
 
 def as_dict(restored: Any) -> dict[str, Any]:

@@ -117,12 +117,16 @@ class _Units:
 
 
 class StageLine:
-    """Loss, learning rate, images/s and time left of one stage; made by `Display.stage`."""
+    """Loss, learning rate, images/s and time left of one stage; made by `Display.stage`.
+
+    Attributes:
+      total: Micro-steps of the stage.
+    """
 
     def __init__(self, display: Display, title: str, *, total: int, done: int, images_per_step: int):
         self._display = display
         self._title = title
-        self._total = total
+        self.total = total
         self._before = done
         self._images_per_step = images_per_step
         self._steps = self._timed = 0
@@ -133,16 +137,21 @@ class StageLine:
     def __enter__(self) -> "StageLine":
         self._display.show(self)
         if not self._display.live:
-            self._display.tell(f"{self._title}: {self._total} micro-steps, compiling")
+            self._display.tell(f"{self._title}: {self.total} micro-steps, compiling")
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._display.show(None)
 
     @property
+    def steps(self) -> int:
+        """Micro-steps done."""
+        return self._before + self._steps
+
+    @property
     def share(self) -> float:
         """Share of the stage that is done."""
-        return (self._before + self._steps) / self._total
+        return self.steps / self.total
 
     def fields(self) -> list[tuple[int, str]]:
         """What the line shows, in order: how soon it is left out where there is little room, and the text."""
@@ -172,14 +181,14 @@ class StageLine:
             (4, f"{speed:,.0f} images/s"),
         )
         late = now - self._printed >= _SECONDS_BETWEEN_PLAIN_LINES
-        if not self._display.live and (late or self._before + self._steps == self._total):
+        if not self._display.live and (late or self.steps == self.total):
             self._printed = now
             numbers = "  ".join(text for _, text in self._numbers)
             self._display.tell(f"{self._title}: {self.share:4.0%}  {numbers}  {self._left():,.0f} s left")
 
     def _left(self) -> float:
         passed = time.monotonic() - self._started
-        return (self._total - self._before - self._steps) * passed / max(self._timed, 1)
+        return (self.total - self.steps) * passed / max(self._timed, 1)
 
 
 def unit_fields(number: int, total: int, seconds_left: float | None) -> list[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 
 import jax
@@ -18,7 +19,7 @@ from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.epochs import compile_step, compile_update, epoch_runner
-from simsiam_jax.train.loop import fit, make_plan
+from simsiam_jax.train.loop import DivergenceError, fit, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
 from simsiam_jax.train.state import create_state
@@ -230,6 +231,42 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
     assert logged == _without_speed(tmp_path / "whole" / "metrics.jsonl")
     assert [line["epoch"] for line in logged] == [1, 2, 3]
     assert [line["update"] for line in logged] == [5, 10, 15]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_a_loss_that_is_not_finite_ends_the_stage_and_names_step_rate_and_checkpoint(
+    model, variables, split, run_epoch, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("simsiam_jax.train.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    plan = make_plan(len(split), schedule=SCHEDULE, micro_batch_size=8, epochs=2, seed=0)
+    # The third of five updates throws the parameters away, and the fourth loss says so.
+    plan = dataclasses.replace(plan, rates=np.where(np.arange(10) == 2, np.float32(1e38), plan.rates))
+    with pytest.raises(DivergenceError) as raised:
+        fit(
+            create_state(variables, create_optimizer(OPTIMIZER)),
+            split,
+            plan,
+            run_epoch,
+            measure=lambda *_: {},
+            folder=tmp_path,
+            title="test",
+        )
+    message = str(raised.value)
+    assert re.search(r"^the loss is (nan|-?inf) at micro-step 4 of 10 \(epoch 1\), at a learning rate of ", message)
+    assert "the last checkpoint is of update 3" in message
+    assert not (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_parameter_that_is_not_finite_ends_the_stage_though_every_loss_is(
+    model, variables, split, run_epoch, tmp_path
+):
+    def broken(*arguments, **options):
+        part = run_epoch(*arguments, **{**options, "pause": lambda: False})
+        params = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), part.state.params)
+        return part._replace(state=dataclasses.replace(part.state, params=params))
+
+    with pytest.raises(DivergenceError, match=r"^a parameter is not finite at .*; there is no checkpoint"):
+        _fit(model, variables, split, broken, tmp_path / "w", epochs=1)
 
 
 @pytest.mark.parametrize("form", ["loop", "multi_steps", "one_pass"])
