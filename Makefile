@@ -1,5 +1,5 @@
 # make demo   the main job: a small ablation on real images, its table and its report
-# make test   the unit and end-to-end tests
+# make test   the unit and end-to-end tests; make test SELECT= runs those that take minutes, too
 # make lint   format, lint, types, import floors
 # Each installs what it needs into .venv first.  PYTHON=python3.12 make demo  takes another interpreter.
 
@@ -10,18 +10,16 @@ BIN := $(VENV)/bin
 EXTRAS ?= test
 # Most of the tests' time is XLA compiling, on one core; tests/conftest.py says which of them stay together.
 WORKERS := --numprocesses=2 --dist=loadgroup
+SELECT ?= -m "not slow"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test lint format clean
 
 demo: $(VENV)/run.installed
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: $(VENV)/$(EXTRAS).installed
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
-
-test-slow: $(VENV)/$(EXTRAS).installed
-	$(BIN)/python -m pytest $(WORKERS) -m slow $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(SELECT) $(ARGS)
 
 lint: $(VENV)/$(EXTRAS).installed
 	$(BIN)/ruff format --check .

@@ -27,7 +27,11 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keeps tests that share a module's fixture in one process (`--dist=loadgroup`); others go where there is room."""
+    """Keeps tests that share a module's fixture in one process (`--dist=loadgroup`); others go where there is room.
+
+    Those that take minutes come first, so that no process is left alone with one at the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         scopes = {each.scope for found in item._fixtureinfo.name2fixturedefs.values() for each in found}
         if "module" in scopes:
