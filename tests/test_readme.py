@@ -28,7 +28,7 @@ def blocks(page, language=None):
 
 
 def commands(page):
-    """The launchers' commands in the fenced blocks of a page, each as the module and its arguments."""
+    """The commands in the fenced blocks of a page, each as the launcher's module, or `simsiam`, and its arguments."""
     lines = "".join(blocks(page)).replace("\\\n", " ").splitlines()
     found = []
     for line in lines:
@@ -36,6 +36,8 @@ def commands(page):
         if start:
             module, *arguments = shlex.split(rest, comments=True)
             found.append([f"experiments.{module}", *(word for word in arguments if word != "&")])
+        elif line.startswith("simsiam "):
+            found.append(shlex.split(line, comments=True))
         elif "command: [python, -m, " in line:
             found.append(line.split("[python, -m, ")[1].rstrip("]").split(", "))
     return found
@@ -63,7 +65,17 @@ def test_commands_name_launchers_and_flags_that_exist():
     assert command_faults(asked) == []
 
 
-@pytest.mark.parametrize("command", [["experiments.no_such"], ["experiments.demo", "--no_such_flag=1"]])
+COMMANDS_WITH_FAULTS = (
+    ["experiments.no_such"],
+    ["experiments.demo", "--no_such_flag=1"],
+    ["simsiam", "no_such"],
+    ["simsiam", "study"],
+    ["simsiam", "study", "photos", "more"],
+    ["simsiam", "study", "photos", "--no_such_flag=1"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_FAULTS)
 def test_a_command_that_does_not_exist_is_found_out(command):
     assert len(command_faults([command])) == 1
 

@@ -102,7 +102,7 @@ def _use(asked: Asked, experiment: Experiment) -> list[Step]:
         seed = experiment.plan.first_seed
         folder = f"{row.arm.shares or row.name}/seed-{seed}/pretrain"
         reason = f"it raised {_spoken(experiment)} by {_change(decision)}"
-        command = f"python -m experiments.export --checkpoint=WORKDIR/{folder} --out=exported"
+        command = f"simsiam export --checkpoint=WORKDIR/{folder} --out=exported"
         return [Step(f"Use the pretraining “{row.label}”, whose checkpoint is {folder} in this run's folder",
                      reason, command)]  # fmt: skip
     if all(decision.outcome in ("hurt", "too_small") for _, decision in asked):

@@ -33,7 +33,7 @@ def test_a_pretraining_that_helped_is_to_be_used():
     first, *rest = steps_for(HELPED)
     assert first.words == "Use the pretraining “own”, whose checkpoint is own/seed-0/pretrain in this run's folder"
     assert first.reason.startswith("it raised fine-tuned test accuracy by +10.0 points (")
-    assert first.command == "python -m experiments.export --checkpoint=WORKDIR/own/seed-0/pretrain --out=exported"
+    assert first.command == "simsiam export --checkpoint=WORKDIR/own/seed-0/pretrain --out=exported"
     assert rest == []
 
 
@@ -188,7 +188,8 @@ def every_step(launcher):
 
 
 def test_every_launcher_takes_the_flags_of_its_advice():
-    commands = [shlex.split(command)[2:] for launcher in ASKING for command in every_step(launcher)]
+    words = [shlex.split(command) for launcher in ASKING for command in every_step(launcher)]
+    commands = [each[2 if each[0] == "python" else 0 :] for each in words]
     given = {word.partition("=")[0] for command in commands for word in command if word.startswith("--")}
     assert given >= {
         *("--recipe", "--learning_rate", "--label_draws", "--finetune_label_draws", "--first_seed", "--seeds"),

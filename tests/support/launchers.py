@@ -68,7 +68,7 @@ def launch_in_one_process(commands):
 
 
 def command_faults(commands):
-    """A text for each command, a list of its module and flags, whose launcher is missing or refuses its flags."""
+    """A text for each command, a list of its module or `simsiam` and its words, that is missing or refuses them."""
     answer = subprocess.run(
         [sys.executable, "-m", "tests.support.parse_commands"],
         cwd=ROOT,

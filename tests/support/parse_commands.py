@@ -1,10 +1,12 @@
-"""Parses commands of launchers without running them: `python -m tests.support.parse_commands` reads them as JSON.
+"""Parses commands without running them: `python -m tests.support.parse_commands` reads them as JSON.
 
-The input is a list of commands, each a list of words that begins with the launcher's module. The output is a list of
-faults, one text each. All launchers are looked at in one process, because each would take seconds to start.
+The input is a list of commands, each a list of words that begins with a launcher's module or with `simsiam`. The
+output is a list of faults, one text each. All launchers are looked at in one process: each would take seconds to
+start.
 """
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import runpy
@@ -18,14 +20,43 @@ class Defined(Exception):
 
 
 def faults(commands):
-    """A text for each command whose launcher is missing, or refuses its flags."""
+    """A text for each command that does not exist, or refuses its flags or words."""
     found = []
-    for module, *words in commands:
+    for first, *words in commands:
         try:
-            parse(module, words)
+            if first == "simsiam":
+                parse_command(*words)
+            else:
+                parse(first, words)
         except (flags.Error, ImportError) as fault:
-            found.append(f"{module} {' '.join(words)}: {fault}")
+            found.append(f"{first} {' '.join(words)}: {fault}")
     return found
+
+
+def parse_command(name, *words):
+    """As `parse`, for `simsiam NAME WORDS...`."""
+    if name == "tables":
+        parse(f"experiments.{words[0]}", words[1:])
+        return
+    command = importlib.import_module(f"simsiam_jax.cli.commands.{name}")
+    with forgotten():
+        command.define()
+        rest = flags.FLAGS([name, *words])[1:]
+    takes = getattr(command, "WORDS", ())
+    needed = [word for word in takes if not word.startswith("[")]
+    if not len(needed) <= len(rest) <= len(takes):
+        raise flags.Error(f"{len(rest)} words for {len(takes)}")
+
+
+@contextlib.contextmanager
+def forgotten():
+    """Forgets the flags that are defined while the context lasts."""
+    known = set(flags.FLAGS)
+    try:
+        yield
+    finally:
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
 
 
 def parse(module, words):
@@ -35,16 +66,12 @@ def parse(module, words):
         spec = importlib.util.find_spec(f"{module}.__main__")
     if spec is None or spec.origin is None:
         raise ImportError("there is no such launcher")
-    known = set(flags.FLAGS)
-    try:
+    with forgotten():
         with contextlib.suppress(Defined):
             runpy.run_path(spec.origin, run_name="__main__")
         rest = flags.FLAGS([module, *words])
         if len(rest) > 1:
             raise flags.Error(f"unknown argument {rest[1]!r}")
-    finally:
-        for name in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, name)
 
 
 def _defined(*_, **__):
