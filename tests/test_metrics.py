@@ -12,7 +12,17 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from simsiam_jax.metrics import HEADLINE, effective_rank, headline_score, scores, top1, z_spread
+from simsiam_jax.metrics import (
+    HEADLINE,
+    all_scores,
+    choose_thresholds,
+    effective_rank,
+    headline_score,
+    leading_class,
+    scores,
+    top1,
+    z_spread,
+)
 
 
 def _draw(images, attributes, *, missing=0.0, seed=0):
@@ -216,3 +226,71 @@ def test_the_headline_is_one_of_the_scores():
     outputs, labels = _draw(50, 3, missing=0.2)
     assert headline_score(outputs, labels) == scores(outputs, labels)[HEADLINE["attributes"]]
     assert headline_score(outputs, labels[:, 0] % 3) == scores(outputs, labels[:, 0] % 3)[HEADLINE["classes"]]
+
+
+def test_the_numbers_of_an_attribute_are_what_it_would_have_alone():
+    outputs, labels = _draw(120, 4, missing=0.3)
+    labels[:, 2], labels[:, 3] = 1, -1  # always present; known of no image
+    found = all_scores(outputs, labels).attributes
+    for name, values in found.items():
+        for k, value in enumerate(values):
+            alone = scores(outputs[:, [k]], labels[:, [k]])[f"macro_{name}"]
+            assert value == pytest.approx(alone, nan_ok=True)
+    assert [math.isnan(value) for value in found["auc"]] == [False, False, True, True]
+    assert all_scores(outputs, labels[:, 0] % 2).attributes == {}
+
+
+def test_a_chosen_threshold_has_the_best_jaccard_of_all_and_is_the_nearest_of_these_to_a_half():
+    outputs, labels = _draw(60, 5, missing=0.2)
+    outputs = outputs.round(1)  # many ties, which no threshold can part
+    grid = np.linspace(0, 1, 2001)  # finer than the gaps, which are 0.1
+    for k, chosen in enumerate(choose_thresholds(outputs, labels)):
+        known = labels[:, k] >= 0
+        found = [jaccard_score(labels[known, k], outputs[known, k] >= t, zero_division=0) for t in (*grid, chosen)]
+        assert found[-1] == max(found)
+        nearest = np.abs(grid[np.array(found[:-1]) == max(found)] - 0.5).min()
+        # The middle of a gap: at most half of one further away than its nearer end.
+        assert abs(chosen - 0.5) <= nearest + 0.05 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "expected"),
+    [
+        ([0.9, 0.8, 0.3, 0.1], [1, 1, 1, 0], 0.2),  # between 0.3 and 0.1
+        ([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0], 0.5),  # a half is as good as any
+        ([0.9, 0.8, 0.3, 0.1], [1, 1, -1, 0], 0.5),
+        ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0], 0.75),
+        ([0.2, 0.1, 0.1], [1, 1, 1], 0.05),  # all of them
+        ([0.2, 0.1], [0, 0], 0.5),
+        ([0.2, 0.1], [-1, -1], 0.5),
+        ([np.nan, 0.1], [1, 0], 0.5),
+    ],
+)
+def test_thresholds_chosen_by_hand(outputs, labels, expected):
+    found = choose_thresholds(np.array(outputs, np.float32)[:, None], np.array(labels)[:, None])
+    assert found == pytest.approx([expected])
+
+
+def test_each_attribute_is_predicted_from_its_own_threshold_on():
+    outputs = np.array([[0.2, 0.6], [0.1, 0.6], [0.3, 0.8]], np.float32)
+    labels = np.array([[1, 0], [0, 0], [1, 1]])
+    assert scores(outputs, labels, threshold=np.array([0.15, 0.7]))["macro_jaccard"] == 1.0
+    assert scores(outputs, labels)["macro_jaccard"] == pytest.approx((0 + 1 / 3) / 2)
+    assert headline_score(outputs, labels, threshold=None) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((3, 40, 2000), (2, 2000 / 2043)),
+        ((10, 10, 10), None),
+        ((20, 10, 10), None),  # exactly twice is not over it
+        ((21, 10, 10), (0, 21 / 41)),
+        ((5, 0), (0, 1.0)),
+        ((7,), None),
+    ],
+)
+def test_a_class_leads_with_over_twice_the_mean_of_the_others(counts, expected):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    found = leading_class(np.append(labels, -1), len(counts))
+    assert found == (None if expected is None else pytest.approx(expected))

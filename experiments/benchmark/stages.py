@@ -20,7 +20,7 @@ from jaxtyping import Int
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
 from experiments.benchmark.ours import CompiledNetwork, lax_form, pretraining_update
-from experiments.benchmark.workload import CLASSES, Workload
+from experiments.benchmark.workload import CLASSES, NEIGHBOURS, Workload
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
 from simsiam_jax.data.views import two_views
@@ -314,7 +314,7 @@ def _evaluation(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]
                 split.labels,
                 features[:queries],
                 num_classes=CLASSES,
-                k=evaluation.knn_k,
+                k=evaluation.knn_k or NEIGHBOURS,
                 temperature=evaluation.knn_temperature,
             )
 

@@ -60,6 +60,8 @@ def value(name: str) -> Any:
     each = _EVERY.get(name)
     if found is None or each is None:
         return found
+    if each.optional and found == each.setting.unset:
+        return None
     if isinstance(found, list):
         require(bool(found) and found != [""], f"--{name}= names nothing; give {each.setting.help.rstrip('.').lower()}")
         found = _numbers(each, found) if each.items is float else tuple(found)
@@ -101,7 +103,7 @@ def help_text(values: Mapping[str, Any], description: str | None = None) -> str:
         name = flag.name
         each = _EVERY.get(name)
         shown = values.get(name, flag.value)
-        text = f"--{name}={_shown(shown)}"
+        text = f"--{name}={_shown(shown, each.setting.unset if each else 'not set')}"
         range_words = each.setting.range_words if each else ""
         choices = each.choices or _KNOWN.get(name, ()) if each else ()
         words = str(flag.help).rstrip(".") + (f" ({', '.join(choices)})" if choices else "")
@@ -116,7 +118,7 @@ def help_text(values: Mapping[str, Any], description: str | None = None) -> str:
     return "\n\n".join([*parts, "--helpfull lists absl's own flags too."])
 
 
-def _shown(shown: Any) -> str:
+def _shown(shown: Any, unset: str) -> str:
     if shown is None or shown == [] or shown == ():
-        return "(not set)"
+        return f"({unset})"
     return str(shown).lower() if isinstance(shown, bool) else plain_text(shown)

@@ -9,7 +9,23 @@ from jaxtyping import Array, Float, Int
 
 from simsiam_jax.losses import l2_normalize
 
+# More neighbours than these never vote unless they are asked for (Wu et al. 2018, on ImageNet).
+MOST_NEIGHBOURS = 200
 _QUERIES_PER_CALL = 512
+
+
+def neighbours_for(labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"], *, num_classes: int) -> int:
+    """How many neighbours vote: as many as a class has labelled images on average, from 1 to `MOST_NEIGHBOURS`.
+
+    With more, other classes outvote the right one however near its images are.
+
+    Args:
+      labels: Classes of the labelled images, -1 where not known; or their attributes, 1, 0, or -1 where not known. Of
+        an attribute the images that have it count.
+      num_classes: Number of classes or attributes, at least 1.
+    """
+    labelled = np.count_nonzero(labels >= 0 if labels.ndim == 1 else labels == 1)
+    return min(max(round(labelled / num_classes), 1), MOST_NEIGHBOURS)
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "k"))

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.special import expit
 
 from simsiam_jax.losses import classification_loss
-from simsiam_jax.metrics import headline_score
+from simsiam_jax.metrics import Threshold, headline_score
 
 PENALTIES = np.logspace(-5, 1, 7).astype(np.float32)
 ITERATIONS = 100
@@ -79,7 +79,7 @@ def fit_probe(
     *,
     num_classes: int,
     metric: str | None = None,
-    threshold: float = 0.5,
+    threshold: Threshold | None = 0.5,
 ) -> Probe:
     """Fits a probe for each penalty and returns the one that does best on validation (the strongest among equals).
 
@@ -90,7 +90,7 @@ def fit_probe(
       validation_labels: Classes or attributes of those images.
       num_classes: Number of classes or attributes.
       metric: Name of the number that chooses the penalty, of `metrics.scores`; None takes `metrics.HEADLINE`'s.
-      threshold: Probability from which on an attribute counts as predicted.
+      threshold: Probability from which on an attribute counts as predicted; None takes each one's best on validation.
     """
     mean = features.mean(axis=0)
     # A feature that never varies tells nothing, and must not be divided by zero.

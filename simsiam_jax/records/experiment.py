@@ -178,6 +178,19 @@ class AnalysisPlan:
 
 
 @dataclass(frozen=True)
+class LabelCounts:
+    """How often each class or attribute occurs in a split, in the order of `Experiment.class_names`.
+
+    Attributes:
+      present: The number of images of each class, or of those that have each attribute.
+      known: The number of images of which each attribute is known; empty for classes.
+    """
+
+    present: tuple[int, ...]
+    known: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What a run is: the content of its experiment.json.
 
@@ -201,6 +214,8 @@ class Experiment:
       figure3: Whether the report draws the loss on test images by epoch of pretraining (Figure 3).
       plan: How the run decides; None where it only describes, as a search for settings does.
       label_draws: The number of draws of labelled images of each evaluation, by its name; one where none is said.
+      metric_reason: Why another number than the usual one leads, as the end of a sentence; empty where the usual does.
+      label_counts: How often each class or attribute occurs, by split; empty where the file does not say.
     """
 
     experiment: str
@@ -222,6 +237,8 @@ class Experiment:
     figure3: bool = False
     plan: AnalysisPlan | None = None
     label_draws: dict[str, int] = field(default_factory=dict)
+    metric_reason: str = ""
+    label_counts: dict[str, LabelCounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(len(self.arms) > 0, "arms must name at least one arm")

@@ -45,6 +45,9 @@ class Result:
       device: The devices in words.
       draws: The headline of each draw of labelled images, in their order, of which `metrics` holds the mean; empty for
         the stage `pretrain`, and where an older run had one draw.
+      attributes: The numbers of each attribute by name, in the order of the experiment's `class_names`: `jaccard`,
+        `accuracy`, `auc`, `average_precision` (`metrics.all_scores`) and `threshold`, the probability from which on it
+        was predicted; means over the draws, NaN where a number is not defined. Empty for classes, and in older runs.
     """
 
     experiment: str
@@ -61,6 +64,7 @@ class Result:
     versions: dict[str, str]
     device: str
     draws: tuple[float | int, ...] = ()
+    attributes: dict[str, tuple[float | int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.eval in STAGES, f"eval must be one of {', '.join(STAGES)}, not {self.eval!r}")
@@ -85,6 +89,7 @@ class StageResult:
       versions: The version of each package.
       device: The devices in words.
       draws: The headline of each draw of labelled images by split, as `Result.draws` has them.
+      attributes: The numbers of each attribute by split, as `Result.attributes` has them.
     """
 
     experiment: str
@@ -100,6 +105,7 @@ class StageResult:
     versions: dict[str, str]
     device: str
     draws: dict[str, tuple[float | int, ...]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, tuple[float | int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.stage in STAGES, f"stage must be one of {', '.join(STAGES)}, not {self.stage!r}")
@@ -111,8 +117,16 @@ class StageResult:
         """The stage's lines of results.jsonl, one for each split in the order of `SPLITS`."""
         common = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         stage, metrics, draws = common.pop("stage"), common.pop("metrics"), common.pop("draws")
+        attributes = common.pop("attributes")
         return [
-            Result(**common, eval=stage, split=split, metrics=metrics[split], draws=draws.get(split, ()))
+            Result(
+                **common,
+                eval=stage,
+                split=split,
+                metrics=metrics[split],
+                draws=draws.get(split, ()),
+                attributes=attributes.get(split, {}),
+            )
             for split in SPLITS
             if split in metrics
         ]
@@ -251,7 +265,7 @@ def _with_nan(values: Any) -> Any:
 
     if not isinstance(values, dict):
         return values
-    return {**values, **{name: restore(values[name]) for name in ("metrics", "draws") if name in values}}
+    return {**values, **{name: restore(values[name]) for name in ("metrics", "draws", "attributes") if name in values}}
 
 
 def _plain(value: Any) -> Any:

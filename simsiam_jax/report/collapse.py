@@ -29,6 +29,14 @@ COLLAPSED_BELOW, NARROWED_BELOW = 0.1, 0.45
 # a little less may come with features that fit the images better.
 LOST_BELOW = 0.5
 
+SPREAD_EXPLAINED = (
+    "Spread of z: how far apart pretraining places different images; times √d it is 1 where they fill the whole sphere "
+    "and 0 where all are one point."
+)
+RANK_EXPLAINED = (
+    "Effective rank: along how many directions the features vary; more directions can tell more kinds of images apart."
+)
+
 
 @dataclass(frozen=True)
 class Spread:

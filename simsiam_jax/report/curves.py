@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from simsiam_jax.records.experiment import HEADLINES, Experiment
 from simsiam_jax.records.results import read_log
+from simsiam_jax.report.collapse import RANK_EXPLAINED, SPREAD_EXPLAINED
 from simsiam_jax.report.style import MUTED, Picture, arm_colour, arm_marker, shorten, styled
 
 _SOLID: Any = "-"
@@ -90,9 +91,10 @@ def curve_pictures(
         ("figure3", figure3_curves(pretraining) if experiment.figure3 else None,
          "Similarity loss on test images by epoch of pretraining", f"The paper's Figure 3. {band}"),
         ("knn", knn_curves(pretraining, metric), f"kNN {noun} by epoch of pretraining", f"{band}{untrained}"),
-        ("spread", spread_curves(pretraining), "Spread of z by epoch", f"{band} A fall to 0 is collapse."),
+        ("spread", spread_curves(pretraining), "Spread of z by epoch", f"{SPREAD_EXPLAINED} {band}"),
         ("rank", rank_curves(pretraining), "Effective rank of the features by epoch",
-         f"{band} Validation images. Below half of epoch 0, the untrained network, dimensions are lost."),
+         f"{RANK_EXPLAINED} {band} Validation images. "
+         "Below half of epoch 0, the untrained network, dimensions are lost."),
         ("finetune", finetune_curves(finetuning, metric), f"Validation {noun} by epoch of fine-tuning", band),
     ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]

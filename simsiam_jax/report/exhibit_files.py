@@ -82,6 +82,23 @@ def read_counts(workdir: Path, arm: ArmRecord, notes: list[str]) -> tuple[str, I
     return (found[0][0], np.sum(same, axis=0)) if found else ("", None)
 
 
+def same_labels(
+    ours: Int[np.ndarray, "*attributes"] | np.integer, theirs: Int[np.ndarray, "*attributes"] | np.integer
+) -> bool | None:
+    """Whether two images have the same class, or the same attributes as far as they are known of both.
+
+    Args:
+      ours: The class or the attributes of one image; -1 stands for an unknown one.
+      theirs: The same of the other image.
+
+    Returns:
+      None where nothing is known of both images.
+    """
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    known = (ours >= 0) & (theirs >= 0)
+    return bool((ours == theirs)[known].all()) if known.any() else None
+
+
 def _read(workdir: Path, pattern: str, read: Callable[[Path], Any], notes: list[str]) -> list[Any]:
     found = []
     for path in sorted(workdir.glob(pattern)):

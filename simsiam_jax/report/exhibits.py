@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simsiam_jax.records.experiment import ArmRecord, Experiment
 from simsiam_jax.records.results import Result
 from simsiam_jax.report.confusion import confusion_picture
-from simsiam_jax.report.exhibit_files import Arrays, read_arrays, read_arrays_by_arm, some_arms
+from simsiam_jax.report.exhibit_files import Arrays, read_arrays, read_arrays_by_arm, same_labels, some_arms
 from simsiam_jax.report.style import (
     ARM_COLOURS,
     INK,
@@ -194,23 +194,6 @@ def _neighbour_blocks(by_arm: Sequence[tuple[ArmRecord, Arrays]]) -> list[tuple[
     queries = chosen(arrays, 2 * _QUERIES_SHOWN)
     half = -(-len(queries) // 2)
     return [(arm.title, arrays, queries[:half]), ("", arrays, queries[half:])]
-
-
-def same_labels(
-    ours: Int[np.ndarray, "*attributes"] | np.integer, theirs: Int[np.ndarray, "*attributes"] | np.integer
-) -> bool | None:
-    """Whether two images have the same class, or the same attributes as far as they are known of both.
-
-    Args:
-      ours: The class or the attributes of one image; -1 stands for an unknown one.
-      theirs: The same of the other image.
-
-    Returns:
-      None where nothing is known of both images.
-    """
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    known = (ours >= 0) & (theirs >= 0)
-    return bool((ours == theirs)[known].all()) if known.any() else None
 
 
 def _map(workdir: Path, experiment: Experiment, arms: Sequence[ArmRecord], notes: list[str]) -> Picture | None:

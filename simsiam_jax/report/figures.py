@@ -19,7 +19,8 @@ def outcome_pictures(table: Table) -> list[Picture]:
         ("accuracy", accuracy_points(table), f"{capital(table.headline.noun)} of every arm and seed",
          "A dot is a seed, the stroke their mean; thin lines join the same seed through the arms."),
         ("difference", difference_intervals(table), "Paired differences to the first arm with intervals",
-         "Filled where the interval leaves zero out, hollow where not."),
+         "Filled where the interval leaves zero out, hollow where not."
+         + (" Only the strong ones decide, by the plan; the faint ones describe." if table.decisions else "")),
     ]  # fmt: skip
     return [Picture(name, figure, *words) for name, figure, *words in candidates if figure is not None]
 
@@ -60,13 +61,16 @@ def accuracy_points(table: Table) -> Figure | None:
 def difference_intervals(table: Table) -> Figure | None:
     """The paired differences to the first arm of the group, with their intervals. None where there is none.
 
-    A marker is hollow where the interval cannot tell the difference from none.
+    A marker is hollow where the interval cannot tell the difference from none. What the plan decides comes first, its
+    primary comparisons before the others; all else is faint.
     """
     keys = [key for key in table.compared if any(key in row.differences for row in table.rows)]
     if not keys:
         return None
-    others = [row for row in table.others if row.differences]
-    with _figure(blocks=len(keys), arms=len(others) + 1) as (figure, axes):
+    keys.sort(key=lambda key: key != table.planned)
+    primary = {name for name, decision in table.decisions.items() if decision.primary}
+    others = sorted((row for row in table.others if row.differences), key=lambda row: row.name not in primary)
+    with _figure(blocks=len(keys), arms=len(others) + 1, width=4.3) as (figure, axes):
         axes.axvline(0, color=arm_colour(0), linewidth=1.2, zorder=1)
         for block, key in enumerate(keys):
             top = block * (len(others) + 1.3)
@@ -75,41 +79,58 @@ def difference_intervals(table: Table) -> Figure | None:
                 if difference is None:
                     continue
                 colour = arm_colour(row.arm.position)
+                strong = table.planned is None or (key == table.planned and row.name in (primary or table.decisions))
+                look = {"color": colour, "alpha": 1.0 if strong else 0.5}
                 if difference.low is not None and difference.high is not None:
-                    axes.plot([difference.low, difference.high], [top + index] * 2, color=colour, linewidth=2.2,
-                              solid_capstyle="round", zorder=2)  # fmt: skip
-                axes.plot(difference.mean, top + index, arm_marker(row.arm.position), color=colour, markersize=6.5,
-                          zorder=3, markerfacecolor=colour if difference.sign else PAPER,
-                          markeredgewidth=1.6)  # fmt: skip
-        unit = f"points of {table.headline.noun} against {shorten(table.reference, 32)}"
-        _lay_flat(axes, keys, [row.label for row in others], unit)
+                    axes.plot([difference.low, difference.high], [top + index] * 2, **look,
+                              linewidth=2.6 if strong else 1.4, solid_capstyle="round", zorder=2)  # fmt: skip
+                axes.plot(difference.mean, top + index, arm_marker(row.arm.position), **look, zorder=3,
+                          markersize=7.5 if strong else 5.5, markeredgewidth=1.6,
+                          markerfacecolor=colour if difference.sign else PAPER)  # fmt: skip
+        unit = f"points of {table.headline.noun} against\n{shorten(table.reference, 40)}"
+        _lay_flat(axes, keys, [row.label for row in others], unit, decides=table.planned,
+                  strong=[row.name in primary for row in others])  # fmt: skip
         axes.set_title("Paired difference with its interval")
     return figure
 
 
 @contextmanager
-def _figure(*, blocks: int, arms: int) -> Iterator[tuple[Figure, Axes]]:
+def _figure(*, blocks: int, arms: int, width: float = 5.2) -> Iterator[tuple[Figure, Axes]]:
     """A figure for a chart of so many blocks, each with a line for every arm."""
     with styled():
         # Two such figures stand beside each other on a desk, and one on a telephone: the text is legible on both.
-        figure = Figure(figsize=(5.2, 0.8 + 0.33 * blocks * (arms + 1.3)), layout="constrained")
+        figure = Figure(figsize=(width, 0.8 + 0.33 * blocks * (arms + 1.3)), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def _lay_flat(axes: Axes, keys: Sequence[Key], labels: Sequence[str], unit: str) -> None:
-    """Names the lines of a chart of one block a key: its heading at -0.9, its arms at 0, 1, ... below each other."""
+def _lay_flat(
+    axes: Axes,
+    keys: Sequence[Key],
+    labels: Sequence[str],
+    unit: str,
+    *,
+    decides: Key | None = None,
+    strong: Sequence[bool] = (),
+) -> None:
+    """Names the lines of a chart of one block a key: its heading at -0.9, its arms at 0, 1, ... below each other.
+
+    The heading of the key that decides says so, and there the names of the strong arms are dark.
+    """
     ticks: list[tuple[float, str]] = []
     for block, key in enumerate(keys):
         top = block * (len(labels) + 1.3)
-        ticks.append((top - 0.9, COLUMNS[key]))
+        role = "" if decides is None else "\nthis decides" if key == decides else "\ndescriptive"
+        ticks.append((top - 0.9, COLUMNS[key] + role))
         ticks += [(top + index, _two_lines(label)) for index, label in enumerate(labels)]
     axes.set_yticks([place for place, _ in ticks], [label for _, label in ticks])
     axes.set_ylim(ticks[-1][0] + 0.6, -1.4)
     axes.grid(axis="x")
     axes.tick_params(length=0, pad=5)
     for index, text in enumerate(axes.get_yticklabels()):
-        heading = index % (len(labels) + 1) == 0
-        text.set(color=INK if heading else MUTED, weight="bold" if heading else "normal", linespacing=1.05)
+        block, place = divmod(index, len(labels) + 1)
+        heading = place == 0
+        marked = not heading and keys[block] == decides and place <= len(strong) and strong[place - 1]
+        text.set(color=INK if heading or marked else MUTED, weight="bold" if heading else "normal", linespacing=1.05)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
     axes.set_xlabel(unit)

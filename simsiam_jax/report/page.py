@@ -13,8 +13,9 @@ from simsiam_jax.errors import InputError
 from simsiam_jax.files import locked
 from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
-from simsiam_jax.report import labels, render, words
+from simsiam_jax.report import attributes, labels, render, words
 from simsiam_jax.report.advice import Step, advice
+from simsiam_jax.report.browse import Mistakes, Query, mistakes, neighbour_leaves
 from simsiam_jax.report.curves import curve_pictures, read_curves
 from simsiam_jax.report.exhibits import exhibit_pictures
 from simsiam_jax.report.figures import outcome_pictures
@@ -43,6 +44,9 @@ class Content:
       timings: What each arm cost.
       provenance: Where the numbers were measured, as texts by group and name.
       advice: What to do next.
+      neighbours: Leaves of test images with their nearest labelled images.
+      mistaken_by: The evaluation whose mistakes are shown; empty where none are.
+      mistakes: Test images that were told wrong, of each arm.
     """
 
     experiment: Experiment
@@ -53,6 +57,9 @@ class Content:
     timings: Sequence[Timing]
     provenance: Mapping[str, Mapping[str, str]]
     advice: Sequence[Step] = ()
+    neighbours: Sequence[Sequence[Query]] = ()
+    mistaken_by: str = ""
+    mistakes: Sequence[Mistakes] = ()
 
     @property
     def all_pictures(self) -> list[Picture]:
@@ -133,6 +140,8 @@ def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result
     pretraining, bad_pretraining = read_curves(workdir, experiment, "pretrain")
     finetuning, bad_finetuning = read_curves(workdir, experiment, "finetune")
     exhibits, bad_exhibits = exhibit_pictures(workdir, experiment, results)
+    leaves = neighbour_leaves(workdir, experiment, results, bad_exhibits)
+    mistaken_by, mistaken = mistakes(workdir, experiment, results, bad_exhibits)
     saved = [found for name in ("finetune", "linear") if (found := labels.efficiency(results, experiment, name))]
     return Content(
         experiment=experiment,
@@ -144,11 +153,14 @@ def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result
             "images": [picture for picture in exhibits if picture.name in ("samples", "pairs")],
             "features": [picture for picture in exhibits if picture.name in ("neighbours", "map", "confusion")],
         },
-        notes=[*_failures(workdir), *bad_pretraining, *bad_finetuning, *bad_exhibits],
+        notes=[*_failures(workdir), *bad_pretraining, *bad_finetuning, *dict.fromkeys(bad_exhibits)],
         savings=[found.sentence for found in saved],
         timings=arm_timings(results, experiment, pretraining, finetuning),
         provenance=provenance(results),
         advice=advice(table, experiment, pretraining),
+        neighbours=leaves,
+        mistaken_by=mistaken_by,
+        mistakes=mistaken,
     )
 
 
@@ -224,7 +236,12 @@ def _page(content: Content) -> str:
         heading=COLUMNS,
         render=render,
         words=words,
-        drawing={picture.name: themed_svg(picture.figure, picture.name) for picture in content.all_pictures},
+        attributes=attributes,
+        drawing={
+            picture.name: themed_svg(picture.figure, picture.name)
+            for picture in content.all_pictures
+            if picture.name != "neighbours"  # they are browsed
+        },
         theme={"light": css_variables(False), "dark": css_variables(True)},
     )
 

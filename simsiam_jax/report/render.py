@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from simsiam_jax.report import attributes
+from simsiam_jax.report.attributes import Attributes
 from simsiam_jax.report.paper_form import Cell
 from simsiam_jax.report.seeds import Key
 from simsiam_jax.report.summary import COLUMNS, Row, Table
@@ -15,11 +17,15 @@ from simsiam_jax.report.words import (
     NOT_RUN,
     NOTHING,
     OUTCOMES,
+    STAGE_WORDS,
     capital,
+    cut,
     difference_lines,
     escape_latex,
     escape_markdown,
+    number_text,
     score_text,
+    signed,
 )
 
 INTERVALS_CAPTION = (
@@ -42,6 +48,7 @@ def format_terminal(table: Table) -> Group:
         (table.title, "bold"),
         "\n",
         (f"{capital(table.headline.name)} in %, {_SPREAD_WORDS}; {table.progress}", "dim"),
+        (f"\nIt leads {table.metric_reason}." if table.metric_reason else "", "dim"),
     )
     accuracy = _rich_table(["", *(_two_lines(COLUMNS[key]) for key in table.columns)])
     for row in table.rows:
@@ -50,6 +57,8 @@ def format_terminal(table: Table) -> Group:
             for key in table.columns
         ]
         accuracy.add_row(Text(row.label if row.flag is None else f"{row.label}\n{row.flag}"), *cells)
+    if table.majority is not None:
+        accuracy.add_row(Text(table.majority.label), *map(Text, majority_texts(table)), style="dim")
     parts: list[Text | RichTable] = [Text(f"{table.answer}\n", style="bold")] if table.answer else []
     parts += [heading, accuracy]
     if table.others:
@@ -68,6 +77,8 @@ def format_terminal(table: Table) -> Group:
             published.add_row(Text(row.label), *(Text(_published_text(row, name)) for name in splits))
         if splits:
             parts.append(published)
+    if table.attributes is not None:
+        parts += _terminal_attributes(table.attributes)
     parts.append(Text(""))
     parts += [Text(f"{OUTCOMES[verdict.outcome][0]} {verdict}") for verdict in table.verdicts]
     parts += [Text(words) for words in (*table.precision, *table.findings)]
@@ -99,6 +110,9 @@ def to_markdown(table: Table) -> str:
                 shown = difference_lines(row.differences.get(key))
                 cells.append("<br>".join(filter(None, shown)))
         lines.append("| " + " | ".join(cells) + " |")
+    if table.majority is not None:
+        cells = [escape_markdown(table.majority.label), *majority_texts(table)]
+        lines.append("| " + " | ".join([*cells, *[""] * (len(headings) - len(cells))]) + " |")
     lines += ["", escape_markdown(caption(table))]
     if table.others:
         lines += ["", intervals_caption(table)]
@@ -110,6 +124,11 @@ def to_markdown(table: Table) -> str:
         lines += ["", *_markdown_head(table.details[0])]
         lines += ["| " + " | ".join([escape_markdown(label), *cells]) + " |" for label, *cells in table.details[1:]]
         lines += ["", table.details_caption]
+    if table.attributes is not None:
+        headings, *body = attribute_lines(table.attributes)
+        lines += ["", f"{attributes_title(table.attributes)}:", "", *_markdown_head(headings)]
+        lines += ["| " + " | ".join(map(escape_markdown, cells)) + " |" for cells in body]
+        lines += ["", attributes.CAPTION]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -139,6 +158,8 @@ def to_latex(table: Table) -> str:
         lines.append(" & ".join([escape_latex(label), *first]) + " \\\\")
         if any(second for (_, second), _ in cells):
             lines.append(" & ".join(["", *(escape_latex(second) for (_, second), _ in cells)]) + " \\\\")
+    if table.form is None and table.majority is not None:
+        lines += ["\\midrule", " & ".join(map(escape_latex, (table.majority.label, *majority_texts(table)))) + " \\\\"]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -150,7 +171,7 @@ def to_csv(table: Table) -> str:
     writer.writerow(
         [
             *("arm", "group", "label", "eval", "split", "seeds", "mean", "std", "difference_seeds", *names),
-            *("outcome", "paper_other_data", "collapsed", "not_run"),
+            *("outcome", "paper_other_data", "collapsed", "not_run", "majority"),
         ]
     )
     for row in table.rows:
@@ -165,13 +186,15 @@ def to_csv(table: Table) -> str:
             decision = table.decisions.get(row.name) if key == table.planned else None
             cells.append(None if decision is None else decision.outcome)
             published = row.arm.published.get(key[1]) if key[0] == "finetune" else None
-            writer.writerow([*cells, published, row.flag, row.arm.absent])
+            always = table.majority.numbers.get(key[1], {}).get(table.metric) if table.majority else None
+            writer.writerow([*cells, published, row.flag, row.arm.absent, always])
     return text.getvalue()
 
 
 def caption(table: Table) -> str:
     """How to read the table, in plain words."""
     words = f"{capital(table.headline.name)} in %{table.headline.note}, {_SPREAD_WORDS}. "
+    words += f"It leads {table.metric_reason}. " if table.metric_reason else ""
     if table.others:
         words += (
             f"Δ is the difference to {table.reference} in points, paired over common seeds, with its standard "
@@ -202,6 +225,54 @@ def cell_text(row: Row, key: Key, table: Table) -> str:
     """The number of an arm in a column, or that the arm was not run."""
     score = row.scores.get(key)
     return NOT_RUN if score is None and row.arm.absent else score_text(score, table.seeds)
+
+
+def majority_texts(table: Table) -> list[str]:
+    """What it scores to always name the largest class, in each column of the table."""
+    found = table.majority.numbers if table.majority else {}
+    values = [found.get(split, {}).get(table.metric) for _, split in table.columns]
+    return [number_text("{:.2f}", value) for value in values]
+
+
+def attributes_title(found: Attributes) -> str:
+    """What the numbers of each attribute are of."""
+    return f"Each attribute, {STAGE_WORDS[found.evaluation].name}, test images"
+
+
+def attribute_lines(found: Attributes) -> list[tuple[str, ...]]:
+    """The numbers of each attribute and arm as rows of text, headings first."""
+    headings = ("attribute", "share", "pretraining", *attributes.NUMBERS.values(), "predicted from")
+    body = [
+        (
+            cut(each.name, 40) if place == 0 else "",
+            number_text("{:.1f}", each.share) if place == 0 else "",
+            arm.title,
+            *(number_text("{:.1f}", each.numbers[arm.name].get(name)) for name in attributes.NUMBERS),
+            number_text("{:.2f}", each.threshold.get(arm.name)),
+        )
+        for each in found.each
+        for place, arm in enumerate(found.arms)
+    ]
+    return [headings, *body]
+
+
+def _terminal_attributes(found: Attributes) -> list[Text | RichTable]:
+    """The attributes of the arm that was asked about, the best and the worst where there are many."""
+    words = f"\n{attributes_title(found)}, “{found.arm.title}”, in %"
+    if len(found.some) < len(found.each):
+        words += f";\nthe best {attributes.ENDS} and the worst {attributes.ENDS} of {len(found.each)} by Jaccard"
+    if found.reference is not None:
+        words += f";\nΔ: Jaccard against “{found.reference.title}”, in points"
+    headings = ["", "share", *attributes.NUMBERS.values(), *(["Δ"] if found.reference else [])]
+    shown = _rich_table(headings)
+    for each in found.some:
+        cells = [each.share, *(each.numbers[found.arm.name].get(name) for name in attributes.NUMBERS)]
+        texts = [number_text("{:.1f}", value) for value in cells]
+        if found.reference is not None:
+            change = found.change(each)
+            texts.append(NOTHING if change is None else signed(change, 1))
+        shown.add_row(Text(cut(each.name, 24)), *map(Text, texts))
+    return [Text(words, style="dim"), shown]
 
 
 def form_lines(cell: Cell, table: Table) -> tuple[str, str]:

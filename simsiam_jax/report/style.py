@@ -14,6 +14,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from simsiam_jax.report.words import cut
+
 # name: (light, dark). The arms' colours keep apart under the common colour blindnesses (after Okabe and Ito) and
 # reach a contrast of 3 on their page; the first arm is grey. All values of a theme differ: themed_svg needs it.
 THEME = {
@@ -100,10 +102,9 @@ def styled() -> AbstractContextManager[None]:
 
 def shorten(label: str, length: int) -> str:
     """The label on one line of at most so many letters."""
-    label = " ".join(label.split())
+    label = cut(label, length)
     # A leading underscore means "not in the legend" to matplotlib.
-    label = f" {label}" if label.startswith("_") else label
-    return label if len(label) <= length else f"{label[: length - 1].rstrip()}…"
+    return f" {label}" if label.startswith("_") else label
 
 
 def png(figure: Figure) -> bytes:

@@ -12,13 +12,22 @@ from itertools import groupby
 
 from simsiam_jax.records.experiment import EVALUATIONS, ArmRecord, Experiment, Headline
 from simsiam_jax.records.results import Result
-from simsiam_jax.report.collapse import collapse_sentence, flags, rank_sentence, ranks, spreads
+from simsiam_jax.report.attributes import Attributes, attribute_numbers
+from simsiam_jax.report.collapse import (
+    RANK_EXPLAINED,
+    SPREAD_EXPLAINED,
+    collapse_sentence,
+    flags,
+    rank_sentence,
+    ranks,
+    spreads,
+)
 from simsiam_jax.report.decide import Decision, decide
 from simsiam_jax.report.paper_form import PaperForm, best_arms, paper_form
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, planned_differences, scores_by_arm
 from simsiam_jax.report.variance import Components, primary_components
 from simsiam_jax.report.verdicts import Verdict, answer, verdict
-from simsiam_jax.report.words import STAGE_WORDS, score_text
+from simsiam_jax.report.words import NOTHING, STAGE_WORDS, cut, score_text
 
 # Every column that a table may have, in order, and its heading. Columns of test images also get a difference to the
 # first arm and a verdict; columns of validation images do where test images were not read.
@@ -35,6 +44,8 @@ ATTRIBUTE_NUMBERS = {
     for average in ("macro", "micro")
     for name, words in (("jaccard", "Jaccard"), ("accuracy", "accuracy"), ("auc", "AUC"), ("average_precision", "AP"))
 }
+# A class is about as large as the others up to this share more than they would have if all were equal.
+_ABOUT = 0.1
 _AUC_WORDS = "AUC is the area under the ROC curve"
 _CAPTIONS = {
     "classes": "Balanced accuracy: the mean over the classes of the share that is recognised; "
@@ -77,6 +88,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Majority:
+    """What it scores to name the largest class of the training images whatever the image.
+
+    Attributes:
+      name: Name of the class.
+      numbers: Scores in percent by split and by name in `CLASS_NUMBERS`.
+    """
+
+    name: str
+    numbers: Mapping[str, Mapping[str, float]]
+
+    @property
+    def label(self) -> str:
+        """How its line in a table is called."""
+        return f"always “{cut(self.name, 24)}”"
+
+
+@dataclass(frozen=True)
 class Table:
     """An ablation's numbers, ready to be shown.
 
@@ -102,6 +131,10 @@ class Table:
       decisions: What the plan decides, by the arm's name.
       components: The parts of the uncertainty of each primary comparison, by the arm's name, where they are known.
       answer: What was asked and the answer, in a few sentences; empty without a plan.
+      metric: Name of the number that is shown.
+      metric_reason: Why another number than the usual one leads, as the end of a sentence; empty where the usual does.
+      majority: What it scores to always name the largest class; None where that tells nothing.
+      attributes: The numbers of each attribute; None for classes, and for older runs.
     """
 
     title: str
@@ -125,6 +158,10 @@ class Table:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     components: Mapping[str, Components] = field(default_factory=dict)
     answer: str = ""
+    metric: str = "top1"
+    metric_reason: str = ""
+    majority: Majority | None = None
+    attributes: Attributes | None = None
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -147,6 +184,12 @@ class Table:
     def findings(self) -> tuple[str, ...]:
         """What else came out beside the verdicts: arms that were not run, and how pretrainings ended."""
         return tuple(words for words in (*self.absences, self.collapse, self.dimensions) if words)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What the words of the findings mean that not everyone knows."""
+        said = ((self.collapse, SPREAD_EXPLAINED), (self.dimensions, RANK_EXPLAINED))
+        return tuple(explained for found, explained in said if found)
 
     @property
     def absences(self) -> tuple[str, ...]:
@@ -198,7 +241,8 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
     done = {
         (result.arm, result.seed, result.eval) for result in here if result.split == judged and result.eval in evals
     }
-    details = _details(results, experiment, seeds)
+    majority = majority_scores(experiment)
+    details = _details(results, experiment, seeds, majority)
     caption = f"Every number of the test images in %. {_CAPTIONS[_label_kind(experiment)]}"
     return Table(
         title=experiment.title,
@@ -215,7 +259,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
                 decisions.get(row.name) if key == column else None,
             )
             for key in sorted(compared, key=lambda key: key != column)
-            for row in rows
+            for row in sorted(rows, key=lambda row: not (row.name in decisions and decisions[row.name].primary))
             if row.reference is not None and not row.arm.absent
         ),
         seeds=seeds,
@@ -234,7 +278,39 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         decisions=decisions,
         components=primary_components(results, experiment),
         answer=answer(decisions, experiment, results),
+        metric=experiment.metric,
+        metric_reason=experiment.metric_reason,
+        majority=majority,
+        attributes=attribute_numbers(results, experiment),
     )
+
+
+def majority_scores(experiment: Experiment) -> Majority | None:
+    """What it scores to name the largest class of the training images whatever the image.
+
+    Args:
+      experiment: What the run is: its classes and their counts.
+
+    Returns:
+      None for attributes, without counts, and where classes are about equal, so that it is as good as guessing.
+    """
+    train = experiment.label_counts.get("train")
+    classes = len(experiment.class_names)
+    if _label_kind(experiment) != "classes" or train is None or classes < 2 or len(train.present) != classes:
+        return None
+    largest = max(range(classes), key=lambda place: train.present[place])
+    if train.present[largest] * classes <= (1 + _ABOUT) * sum(train.present):
+        return None
+    numbers = {
+        split: {
+            "top1": 100 * counts.present[largest] / sum(counts.present),
+            "balanced_accuracy": 100.0 * (counts.present[largest] > 0) / sum(count > 0 for count in counts.present),
+            **({"auc": 50.0} if classes == 2 else {}),
+        }
+        for split, counts in experiment.label_counts.items()
+        if sum(counts.present)
+    }
+    return Majority(experiment.class_names[largest], numbers)
 
 
 def _seeds(here: Sequence[Result], experiment: Experiment) -> tuple[int, ...]:
@@ -314,7 +390,9 @@ def _label_kind(experiment: Experiment) -> str:
     return known or ("attributes" if experiment.metric in ATTRIBUTE_NUMBERS else "classes")
 
 
-def _details(results: Sequence[Result], experiment: Experiment, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+def _details(
+    results: Sequence[Result], experiment: Experiment, seeds: Sequence[int], majority: Majority | None
+) -> tuple[tuple[str, ...], ...]:
     names = ATTRIBUTE_NUMBERS if _label_kind(experiment) == "attributes" else CLASS_NUMBERS
     numbers = {name: scores_by_arm(results, experiment, name) for name in names}
     shown = [name for name in names if any(key[1] == "test" for cells in numbers[name].values() for key in cells)]
@@ -328,6 +406,9 @@ def _details(results: Sequence[Result], experiment: Experiment, seeds: Sequence[
         for arm in experiment.arms
         if key[1] == "test" and any(key in numbers[name][arm.name] for name in shown)
     ]
+    if majority is not None and "test" in majority.numbers:
+        found = majority.numbers["test"]
+        body.append((majority.label, NOTHING, *(f"{found[name]:.2f}" if name in found else NOTHING for name in shown)))
     return (("pretraining", "evaluation", *(names[name] for name in shown)), *body)
 
 

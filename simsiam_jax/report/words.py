@@ -45,6 +45,13 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def cut(text: str, length: int) -> str:
+    """User text on one line of at most so many letters, without control characters, which could turn what follows."""
+    # A joiner makes one picture of several emoji.
+    text = " ".join("".join(letter if letter.isprintable() or letter == "\u200d" else " " for letter in text).split())
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
 def seeds_text(count: int) -> str:
     """`1 seed` or `3 seeds`."""
     return "1 seed" if count == 1 else f"{count} seeds"

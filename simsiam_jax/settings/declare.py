@@ -32,6 +32,7 @@ class Setting:
       above: Value above which the setting must lie; None sets no limit.
       below: Value below which the setting must lie; None sets no limit.
       shared: Whether all arms of a study must agree in it.
+      unset: Word that `--help` shows for None, which the flag takes too where it is a name.
     """
 
     help: str
@@ -42,6 +43,7 @@ class Setting:
     above: int | float | None = None
     below: int | float | None = None
     shared: bool = False
+    unset: str = "not set"
 
     @property
     def range_words(self) -> str:

@@ -16,6 +16,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Norm = Literal["none", "plain", "affine"]
+# The numbers of `metrics.scores` that tables can lead with.
+Metric = Literal[
+    "top1", "balanced_accuracy", "auc",
+    "macro_jaccard", "macro_accuracy", "macro_auc", "macro_average_precision",
+    "micro_jaccard", "micro_accuracy", "micro_auc", "micro_average_precision",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ class PretrainConfig(Settings):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Settings):
-    """What all evaluations share: the labelled images that they may see, and kNN's two numbers."""
+    """What all evaluations share: the labelled images that they may see, what counts, and kNN's two numbers."""
 
     labels_per_class: int | None = setting(
         None, "Labelled images of each class that evaluations learn from.", "evaluation", low=1, high=10**9
@@ -236,10 +242,19 @@ class EvaluationConfig(Settings):
         None, "Validate on at most so many images.", "evaluation", flag="validation_images", low=1, high=10**9,
         shared=True,
     )  # fmt: skip
-    threshold: float = setting(
-        0.5, "Probability from which on a binary attribute is predicted.", "evaluation", above=0, below=1
-    )
-    knn_k: int = setting(200, "Neighbours that vote in kNN.", "evaluation", low=1, high=10**6)
+    metric: Metric | None = setting(
+        None, "Number that tables lead with and that epochs and penalties are chosen by; auto: the data set's own, for "
+        "unequal classes balanced_accuracy, else top1, for attributes macro_jaccard.", "evaluation", shared=True,
+        unset="auto",
+    )  # fmt: skip
+    threshold: float | None = setting(
+        None, "Probability from which on every attribute is predicted; auto: each one's own, chosen on validation.",
+        "evaluation", above=0, below=1, unset="auto",
+    )  # fmt: skip
+    knn_k: int | None = setting(
+        None, "Neighbours that vote in kNN; auto: as many as a class has labelled images on average, at most 200.",
+        "evaluation", low=1, high=10**6, unset="auto",
+    )  # fmt: skip
     knn_temperature: float = setting(
         0.1, "Temperature of kNN's weights exp(cosine / temperature).", "evaluation", above=0, high=1000
     )

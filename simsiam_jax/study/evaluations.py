@@ -10,21 +10,25 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.errors import require
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.metrics import Numbers, headline_score, scores
+from simsiam_jax.files import write_json
+from simsiam_jax.metrics import Numbers, Threshold, all_scores, choose_thresholds, headline_score
 from simsiam_jax.settings.schema import FinetuneConfig
-from simsiam_jax.study.exhibits import save_confusion, save_map, save_neighbours
+from simsiam_jax.study.exhibits import save_confusion, save_map, save_mistakes, save_neighbours
 from simsiam_jax.study.programs import Variables
-from simsiam_jax.study.stages import Unit, neighbour_outputs
+from simsiam_jax.study.stages import Unit, neighbour_outputs, neighbours
 from simsiam_jax.train.loop import Plan, fit, make_plan
 from simsiam_jax.train.state import TrainState
 
 Outputs = dict[str, Float[ndarray, "n k"]]
+
+# The probability of each attribute from which on fine-tuning's first draw predicts it, in the order of the attributes.
+THRESHOLDS_FILE = "thresholds.json"
 
 
 class Found(NamedTuple):
@@ -33,10 +37,12 @@ class Found(NamedTuple):
     Attributes:
       metrics: Numbers of each split, means over the draws of labelled images.
       draws: The headline of each draw, by split.
+      attributes: Numbers of each attribute by split and name, means over the draws; empty for classes.
     """
 
     metrics: dict[str, Numbers]
     draws: dict[str, tuple[float, ...]]
+    attributes: dict[str, dict[str, tuple[float, ...]]]
 
 
 class Features:
@@ -90,9 +96,9 @@ def evaluate_knn(unit: Unit, features: Features) -> Found:
         images, labelled = features.labelled(draw)
         return {
             name: neighbour_outputs(unit, labelled, images.labels, each) for name, each in features.held_out.items()
-        }, {}
+        }, {"k": neighbours(unit, images.labels)}
 
-    return _over_draws(unit, features.draws, outputs)
+    return _over_draws(unit, "knn", features.draws, outputs)
 
 
 def evaluate_linear(unit: Unit, features: Features) -> Found:
@@ -112,7 +118,7 @@ def evaluate_linear(unit: Unit, features: Features) -> Found:
         )
         return {name: probe.outputs(each) for name, each in features.held_out.items()}, {"penalty": probe.penalty}
 
-    return _over_draws(unit, features.draws, outputs)
+    return _over_draws(unit, "linear", features.draws, outputs)
 
 
 def evaluate_finetune(unit: Unit, features: Features) -> Found:
@@ -146,45 +152,84 @@ def evaluate_finetune(unit: Unit, features: Features) -> Found:
             display=unit.display,
         )
         best = {name: of_split(trained.best, split) for name, split in unit.held_out.items()}
-        if unit.study.tested and draw == 0:
-            save_confusion(
-                folder,
-                best["test"],
-                unit.held_out["test"].labels,
-                threshold=threshold,
-                num_classes=data.info.num_classes,
-            )
         updates = trained.history[trained.best_epoch - 1]["update"]
         return best, {"epoch": trained.best_epoch, "updates": updates}
 
-    return _over_draws(unit, count, outputs)
+    return _over_draws(unit, "finetune", count, outputs)
 
 
-def _over_draws(unit: Unit, count: int, outputs: Callable[[int], tuple[Outputs, Numbers]]) -> Found:
+def _over_draws(unit: Unit, stage: str, count: int, outputs: Callable[[int], tuple[Outputs, Numbers]]) -> Found:
     """The numbers of an evaluation over its draws: means of the scores, medians of what was chosen on the way.
+
+    The first draw leaves what the report shows of it, and fine-tuning of attributes its thresholds.
 
     Args:
       unit: The unit.
+      stage: Name of the evaluation.
       count: Number of draws.
       outputs: Gives for a draw the outputs on each held-out split, and further numbers.
     """
-    threshold, headline = unit.config.evaluation.threshold, unit.data.metric or "top1"
-    scored: dict[str, list[Numbers]] = {name: [] for name in unit.held_out}
+    headline = unit.data.metric or "top1"
+    numbers: dict[str, list[Numbers]] = {name: [] for name in unit.held_out}
+    of_each: dict[str, list[dict[str, ndarray]]] = {name: [] for name in unit.held_out}
     chosen: list[Numbers] = []
     for draw in range(count):
         stopping.check()
         found, extra = outputs(draw)
         chosen.append(extra)
+        threshold = _threshold(unit, found["validation"])
         for name, split in unit.held_out.items():
-            scored[name].append(scores(found[name], split.labels, threshold=threshold))
+            scored = all_scores(found[name], split.labels, threshold=threshold)
+            numbers[name].append(scored.numbers)
+            if scored.attributes:
+                of_each[name].append({**scored.attributes, "threshold": np.asarray(threshold)})
+        if draw == 0:
+            _show(unit, stage, found, threshold)
     medians = {key: float(np.median([each[key] for each in chosen])) for key in chosen[0]}
     return Found(
         metrics={
             name: {**{key: float(np.mean([each[key] for each in lines])) for key in lines[0]}, **medians}
-            for name, lines in scored.items()
+            for name, lines in numbers.items()
         },
-        draws={name: tuple(float(each[headline]) for each in lines) for name, lines in scored.items()},
+        draws={name: tuple(float(each[headline]) for each in lines) for name, lines in numbers.items()},
+        attributes={
+            name: {key: tuple(np.mean([each[key] for each in lines], axis=0).tolist()) for key in lines[0]}
+            for name, lines in of_each.items()
+            if lines
+        },
     )
+
+
+def _threshold(unit: Unit, outputs: Float[ndarray, "n k"]) -> Threshold:
+    """The probability from which on each attribute counts as predicted: `--threshold`, or the best on validation.
+
+    Args:
+      unit: The unit.
+      outputs: Outputs on the validation images.
+    """
+    labels, fixed = unit.data.validation.labels, unit.config.evaluation.threshold
+    if labels.ndim == 1:
+        return 0.5  # it is not used
+    return choose_thresholds(outputs, labels) if fixed is None else np.full(labels.shape[1], fixed)
+
+
+def _show(unit: Unit, stage: str, outputs: Outputs, threshold: Threshold) -> None:
+    """Leaves the files of an evaluation's first draw: thresholds, confusions, and test images that were mistaken."""
+    folder, attributes = unit.folder / stage, unit.data.info.label_kind == "attributes"
+    if stage == "finetune" and attributes:
+        write_json(folder / THRESHOLDS_FILE, np.asarray(threshold).tolist())
+    if not unit.study.tested:
+        return
+    test = unit.held_out["test"]
+    if stage == "finetune":
+        classes = unit.data.info.num_classes
+        save_confusion(folder, outputs["test"], test.labels, threshold=threshold, num_classes=classes)
+    if unit.seed == min(unit.study.seeds):
+        found = outputs["test"]
+        if not attributes:
+            # kNN gives votes, the others logits.
+            found = found / found.sum(axis=1, keepdims=True) if stage == "knn" else softmax(found, axis=1)
+        save_mistakes(folder, test, found, threshold=threshold)
 
 
 def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
@@ -219,4 +264,4 @@ def evaluate(unit: Unit, names: tuple[str, ...], backbone: Variables) -> None:
     for name in names:
         begun = time.monotonic()
         found = _EVALUATE[name](unit, features)
-        unit.record(name, found.metrics, time.monotonic() - begun, found.draws)
+        unit.record(name, found.metrics, time.monotonic() - begun, found.draws, found.attributes)

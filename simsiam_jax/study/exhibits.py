@@ -1,4 +1,4 @@
-"""The files behind a report's pictures: sample images, augmented pairs, neighbours, a map of features, confusions.
+"""The files behind a report's pictures: samples, augmented pairs, neighbours, a map of features, confusions, mistakes.
 
 Each function writes one small file that `report.exhibits` draws from. Equal arrays give equal bytes.
 """
@@ -19,9 +19,10 @@ from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.views import unnormalise
 from simsiam_jax.files import write_whole
+from simsiam_jax.metrics import Threshold
 from simsiam_jax.settings.schema import ViewSpec
 
-PAIRS, QUERIES, NEIGHBOURS, SAMPLES_A_CLASS, SAMPLES, POINTS = 8, 10, 6, 4, 24, 500
+PAIRS, QUERIES, NEIGHBOURS, MISTAKES, SAMPLES_A_CLASS, SAMPLES, POINTS = 8, 27, 6, 36, 4, 24, 500
 _LARGEST = 64  # pixels of a thumbnail's side
 
 
@@ -67,6 +68,8 @@ def save_neighbours(
 ) -> None:
     """Writes neighbours.npz: the same few test images for every arm, and the labelled images nearest by cosine.
 
+    Of classes one image of each comes first, then a second of each, and so on.
+
     Args:
       folder: The folder of the stage `knn`.
       bank: The labelled images.
@@ -74,10 +77,7 @@ def save_neighbours(
       test: The test images.
       test_features: The features of the test images.
     """
-    if test.labels.ndim == 1:
-        queries = np.array([np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)[:QUERIES]])
-    else:
-        queries = _spread(len(test), QUERIES)
+    queries = _in_turns(test.labels, QUERIES) if test.labels.ndim == 1 else _spread(len(test), QUERIES)
     similarity = _directions(test_features[queries]) @ _directions(bank_features).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
     _save(
@@ -121,7 +121,7 @@ def save_confusion(
     outputs: Float[np.ndarray, "n k"],
     labels: Int[np.ndarray, "n *attributes"],
     *,
-    threshold: float,
+    threshold: Threshold,
     num_classes: int,
 ) -> None:
     """Writes confusion.json: how often each class was taken for which, or how often each attribute was told right.
@@ -147,6 +147,54 @@ def save_confusion(
     write_whole(folder / "confusion.json", (json.dumps(values) + "\n").encode())
 
 
+def save_mistakes(
+    folder: Path, test: ImageSplit, probabilities: Float[np.ndarray, "n k"], *, threshold: Threshold
+) -> None:
+    """Writes mistakes.npz: the test images that were told wrong, the surest first, at most `MISTAKES` of them.
+
+    An image with attributes is wrong where any known one is. `certainty`, 0..1, is the probability of the wrong class,
+    or how far that of the worst attribute is from the truth. `total` and `wrong` count test images.
+
+    Args:
+      folder: The folder of the evaluation's stage.
+      test: The test images.
+      probabilities: The probabilities, 0..1, of the classes or attributes.
+      threshold: The probability from which on an attribute counts as predicted.
+    """
+    labels = test.labels
+    if labels.ndim == 1:
+        predicted = probabilities.argmax(axis=1).astype(np.int32)
+        wrong = (predicted != labels) & (labels >= 0)
+        certainty = probabilities.max(axis=1)
+    else:
+        predicted = (probabilities >= threshold).astype(np.int32)
+        of_each = (predicted != labels) & (labels >= 0)
+        wrong = of_each.any(axis=1)
+        certainty = np.where(of_each, np.abs(probabilities - labels), 0.0).max(axis=1)
+    rows = np.flatnonzero(wrong)
+    chosen = rows[np.argsort(-np.nan_to_num(certainty[rows]), kind="stable")][:MISTAKES]
+    _save(
+        folder / "mistakes.npz",
+        {
+            "images": _thumbnails(test.images[chosen]),
+            "labels": labels[chosen],
+            "predicted": predicted[chosen],
+            "certainty": certainty[chosen].astype(np.float32),
+            "wrong": np.array(len(rows)),
+            "total": np.array(len(test)),
+        },
+    )
+
+
+def _in_turns(labels: Int[np.ndarray, " n"], limit: int) -> Int[np.ndarray, " chosen"]:
+    """Positions of at most `limit` images: one of each class, or of classes evenly, then a second of each, ..."""
+    classes = np.unique(labels)
+    classes = classes[_spread(len(classes), limit)]
+    by_class = [np.flatnonzero(labels == label)[:limit] for label in classes]
+    turns = [(turn, place, row) for place, rows in enumerate(by_class) for turn, row in enumerate(rows)]
+    return np.array([row for *_, row in sorted(turns)[:limit]])
+
+
 def _spread(count: int, limit: int) -> Int[np.ndarray, " chosen"]:
     """At most `limit` positions of 0..count - 1, evenly from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
@@ -159,7 +207,7 @@ def _directions(features: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n di
 def _thumbnails(images: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarray, "n small_height small_width 3"]:
     """Images whose longer side is at most `_LARGEST` pixels."""
     height, width = images.shape[1:3]
-    if max(height, width) <= _LARGEST:
+    if max(height, width) <= _LARGEST or not len(images):
         return np.asarray(images)
     size = round(width * _LARGEST / max(height, width)), round(height * _LARGEST / max(height, width))
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])

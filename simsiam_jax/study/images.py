@@ -1,8 +1,10 @@
 """The images of a study: what is learned from and pretrained on, what chooses, and what is tested on."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from absl import logging
@@ -12,9 +14,13 @@ from simsiam_jax.data.cache import ImageSplit, count_shared
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
 from simsiam_jax.data.splits import load_split
 from simsiam_jax.data.subsets import stratified_subset
-from simsiam_jax.metrics import HEADLINE
-from simsiam_jax.settings.schema import Config
+from simsiam_jax.errors import require
+from simsiam_jax.metrics import HEADLINE, leading_class
+from simsiam_jax.settings.schema import Config, Metric
 from simsiam_jax.study.definition import Study
+
+METRICS: tuple[str, ...] = get_args(Metric)
+LABEL_WORDS = {"classes": "classes", "attributes": "attributes", "none": "no labels"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Data:
       validation: Images that choose epochs and penalties, and are watched during pretraining.
       test: Images that are read once, at the end of each unit; None where there are no labels to evaluate with.
       seen: Number of validation and test images that are also pretrained on; empty where they cannot be.
+      asked_metric: The number that the user asked for by `--metric`; None leaves it to the data.
     """
 
     info: DatasetInfo
@@ -39,6 +46,7 @@ class Data:
     validation: ImageSplit
     test: ImageSplit | None
     seen: Mapping[str, int] = field(default_factory=dict)
+    asked_metric: str | None = None
 
     @property
     def splits(self) -> dict[str, ImageSplit]:
@@ -48,8 +56,22 @@ class Data:
 
     @property
     def metric(self) -> str | None:
-        """The number by which epochs and penalties are chosen; None without labels."""
-        return self.info.headline or HEADLINE.get(self.info.label_kind)
+        """The number by which epochs and penalties are chosen, and that tables lead with; None without labels."""
+        return self._lead[0]
+
+    @property
+    def metric_reason(self) -> str:
+        """Why another number than the usual one leads, as the end of a sentence; empty where the usual one does."""
+        return self._lead[1]
+
+    @functools.cached_property
+    def _lead(self) -> tuple[str | None, str]:
+        if self.asked_metric is not None:
+            return self.asked_metric, "because --metric asks for it"
+        usual = self.info.headline or HEADLINE.get(self.info.label_kind)
+        if usual == "top1" and (leading := leading_class(self.train.labels, self.info.num_classes)) is not None:
+            return "balanced_accuracy", f"because one class holds {100 * leading[1]:.0f} % of the training images"
+        return usual, ""
 
 
 def load_data(study: Study) -> Data:
@@ -92,7 +114,7 @@ def load_data(study: Study) -> Data:
     if study.evaluations:
         for arm in study.arms:
             labelled_positions(train, study.config_of(arm), seed=0)
-    return Data(info, train, voters, unlabelled, validation, test, seen)
+    return Data(info, train, voters, unlabelled, validation, test, seen, config.evaluation.metric)
 
 
 def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit) -> dict[str, int]:
@@ -114,6 +136,24 @@ def pretraining_info(config: Config) -> DatasetInfo:
     if name is None or name == config.dataset:
         return dataset_info(config.dataset, config.labels)
     return pretraining_source(name)
+
+
+def check_metric(config: Config, info: DatasetInfo) -> None:
+    """Refuses a `--metric` that the labels do not have.
+
+    Raises:
+      InputError: Naming the numbers that there are.
+    """
+    metric = config.evaluation.metric
+    if metric is None:
+        return
+    known = [name for name in METRICS if name.startswith(("macro_", "micro_")) == (info.label_kind == "attributes")]
+    known = [name for name in known if name != "auc" or info.num_classes == 2] if info.num_classes else []
+    require(
+        metric in known,
+        f"--metric={metric}: {info.title} has {LABEL_WORDS[info.label_kind]}; "
+        + (f"take auto, {', '.join(known)}" if known else "leave the flag out"),
+    )
 
 
 def overlap(config: Config) -> bool:

@@ -32,7 +32,7 @@ from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
-from simsiam_jax.study.images import load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.study.images import check_metric, load_data, overlap, pretraining_images, pretraining_info
 from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
@@ -57,6 +57,7 @@ def check(study: Study) -> None:
         f"--dataset={config.dataset} has no labels to evaluate with"
         + ("; sort its images into a folder for each class, or give --labels=FILE.csv" if info.listing else ""),
     )
+    check_metric(config, info)
     require("validation" in info.splits, f"--dataset={config.dataset} has no validation images to watch")
     if any(arm.pretrain == "in_domain" for arm in study.arms.values()):
         source = pretraining_info(config)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.eval.knn import knn_outputs
+from simsiam_jax.eval.knn import knn_outputs, neighbours_for
 from simsiam_jax.files import write_json
 from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
 from simsiam_jax.records.results import RESULT_FILE, StageResult, read_stage_result
@@ -138,8 +138,17 @@ class Unit:
         metrics: dict[str, Numbers],
         seconds: float,
         draws: Mapping[str, tuple[float, ...]] | None = None,
+        attributes: Mapping[str, dict[str, tuple[float, ...]]] | None = None,
     ) -> None:
-        """Writes a stage's numbers by split, which makes it finished; `draws` are its headlines by split."""
+        """Writes a stage's numbers by split, which makes it finished.
+
+        Args:
+          stage: Name of the stage.
+          metrics: Numbers of each split.
+          seconds: Time that the stage took.
+          draws: Headline of each draw of labelled images, by split.
+          attributes: Numbers of each attribute, by split.
+        """
         settings = {**self.identity(), "seed": None, "config": to_dict(self.config)}
         StageResult(
             backbone=self.config.program.backbone.name,
@@ -148,6 +157,7 @@ class Unit:
             seconds=seconds,
             config_hash=digest(settings),
             draws=dict(draws or {}),
+            attributes=dict(attributes or {}),
             **self.identity(),
             **self.environment,
         ).write(self.folder / stage)
@@ -257,6 +267,12 @@ def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, last: bool
     return numbers
 
 
+def neighbours(unit: Unit, labels: Any) -> int:
+    """How many of the images with these labels vote in kNN: `--knn_k`, or what the labels give, but all at most."""
+    asked = unit.config.evaluation.knn_k
+    return min(asked or neighbours_for(labels, num_classes=unit.data.info.num_classes), len(labels))
+
+
 def neighbour_outputs(
     unit: Unit, labelled: Float[np.ndarray, "labelled dim"], labels: Any, features: Float[np.ndarray, "n dim"]
 ) -> Float[np.ndarray, "n classes"]:
@@ -266,7 +282,7 @@ def neighbour_outputs(
         labels,
         features,
         num_classes=unit.data.info.num_classes,
-        k=unit.config.evaluation.knn_k,
+        k=neighbours(unit, labels),
         temperature=unit.config.evaluation.knn_temperature,
     )
 

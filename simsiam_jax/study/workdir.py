@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import locked
 from simsiam_jax.records.experiment import (
@@ -15,6 +17,7 @@ from simsiam_jax.records.experiment import (
     AnalysisPlan,
     ArmRecord,
     Experiment,
+    LabelCounts,
     read_experiment,
 )
 from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
@@ -160,7 +163,25 @@ def describe(study: Study, data: Data, starts: Mapping[str, Start]) -> None:
                 **(before.label_draws if before else {}),
                 **{name: study.config.label_draws(name) for name in study.evaluations},
             },
+            metric_reason=data.metric_reason,
+            label_counts=label_counts(data),
         ).write(study.workdir)
+
+
+def label_counts(data: Data) -> dict[str, LabelCounts]:
+    """How often each class or attribute occurs in the splits that have labels."""
+    splits = {name: split.labels for name, split in data.splits.items() if name != "unlabelled"}
+    if data.info.label_kind == "classes":
+        return {
+            name: LabelCounts(tuple(np.bincount(each[each >= 0], minlength=data.info.num_classes).tolist()))
+            for name, each in splits.items()
+        }
+    if data.info.label_kind == "attributes":
+        return {
+            name: LabelCounts(tuple((each == 1).sum(axis=0).tolist()), tuple((each >= 0).sum(axis=0).tolist()))
+            for name, each in splits.items()
+        }
+    return {}
 
 
 def _check_images(study: Study, data: Data, before: Experiment) -> None:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.eval.knn import _QUERIES_PER_CALL, knn_outputs, knn_scores
+from simsiam_jax.eval.knn import _QUERIES_PER_CALL, knn_outputs, knn_scores, neighbours_for
 from simsiam_jax.eval.linear import PENALTIES, _fit, fit_probe
 from simsiam_jax.metrics import headline_score, scores
 
@@ -49,6 +49,15 @@ def test_a_bank_smaller_than_k_votes_as_a_whole():
     queries, _ = _clusters(20, seed=2)
     whole = knn_outputs(bank, labels, queries, num_classes=4, k=10)
     np.testing.assert_array_equal(knn_outputs(bank, labels, queries, num_classes=4, k=200), whole)
+
+
+def test_as_many_neighbours_vote_as_a_class_has_labelled_images():
+    assert neighbours_for(np.arange(100) % 5, num_classes=5) == 20
+    assert neighbours_for(np.array([0, 0, 0, 1, -1]), num_classes=2) == 2
+    assert neighbours_for(np.zeros(5000, int), num_classes=10) == 200  # of 500 at most 200
+    assert neighbours_for(np.array([0]), num_classes=10) == 1
+    # 3 and 1 images have the two attributes, 2 on average; unknown and absent ones do not count.
+    assert neighbours_for(np.array([[1, 0], [1, -1], [1, 1], [0, 0]]), num_classes=2) == 2
 
 
 def test_knn_outputs_of_many_queries_are_those_of_single_calls():

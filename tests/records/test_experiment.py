@@ -9,7 +9,15 @@ import pytest
 
 from simsiam_jax.errors import InputError
 from simsiam_jax.metrics import HEADLINE, scores
-from simsiam_jax.records.experiment import HEADLINES, AnalysisPlan, ArmRecord, Column, Layout, read_experiment
+from simsiam_jax.records.experiment import (
+    HEADLINES,
+    AnalysisPlan,
+    ArmRecord,
+    Column,
+    LabelCounts,
+    Layout,
+    read_experiment,
+)
 from tests.support.made_up import make_arm, make_experiment
 
 
@@ -41,9 +49,11 @@ def test_an_experiment_with_every_field_reads_back_as_written(tmp_path):
         figure3=True,
         plan=AnalysisPlan("finetune", ("resnet18-own",), (2, 4), 100, 0.5, 0.1),
         label_draws={"knn": 20, "finetune": 3},
+        metric_reason="because --metric asks for it",
+        label_counts={"train": LabelCounts((3, 4), (7, 6))},
     )
     written = dataclasses.replace(written, arms=(*written.arms, arm))
-    for each in (written, arm, written.layout, written.layout.columns[0], written.plan):
+    for each in (written, arm, written.layout, written.layout.columns[0], written.plan, written.label_counts["train"]):
         unset = [field.name for field in dataclasses.fields(each) if getattr(each, field.name) == field.default]
         assert unset == []
     written.write(tmp_path)

@@ -34,6 +34,18 @@ def test_a_stage_reads_back_as_written(tmp_path):
     }
 
 
+def test_numbers_of_attributes_read_back_as_written_and_are_in_the_lines(tmp_path):
+    attributes = {"jaccard": (0.25, 0.5), "auc": (0.75, math.nan)}
+    result = make_result(attributes=attributes)
+    write_results(tmp_path, [result])
+    gather_results(tmp_path)
+    written = json.loads((tmp_path / "results.jsonl").read_text())
+    assert written["attributes"] == {"jaccard": [0.25, 0.5], "auc": [0.75, None]}
+    (read,) = read_results(tmp_path)
+    assert read.attributes["jaccard"] == (0.25, 0.5)
+    assert math.isnan(read.attributes["auc"][1])
+
+
 def test_a_write_that_fails_leaves_the_stage_as_it_was(tmp_path):
     folder = tmp_path / "none" / "seed-0" / "finetune"
     make_stage([make_result()]).write(folder)

@@ -1,5 +1,6 @@
 """The files behind the report's pictures, and the pictures."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ from matplotlib.colors import to_rgb
 
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results
-from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures, same_labels
+from simsiam_jax.report.exhibit_files import same_labels
+from simsiam_jax.report.exhibits import augmented_pairs, exhibit_pictures
 from simsiam_jax.report.style import INK, MUTED, RIGHT, WRONG, png, themed_svg
 from simsiam_jax.study import exhibits
 from tests.support.made_up import made_up_split, made_up_workdir
@@ -28,6 +30,28 @@ def test_neighbours_are_the_nearest_by_cosine(tmp_path):
     with np.load(tmp_path / "neighbours.npz") as found:
         np.testing.assert_array_equal(found["neighbours"][:, 0], bank.images[[4, 1, 2]])
         np.testing.assert_array_equal(found["neighbour_labels"][:, 0], bank.labels[[4, 1, 2]])
+
+
+def test_queries_take_the_classes_in_turns(tmp_path):
+    labels = np.array([0] * 30 + [1] * 2 + [2] * 8, np.int32)
+    test = dataclasses.replace(made_up_split(40, "classes"), labels=labels)
+    features = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    exhibits.save_neighbours(tmp_path, test, features, test, features)
+    with np.load(tmp_path / "neighbours.npz") as found:
+        assert found["query_labels"].tolist() == [0, 1, 2] * 2 + [0, 2] * 6 + [0] * 9
+
+
+def test_of_attributes_an_image_is_wrong_where_a_known_one_is(tmp_path):
+    test = dataclasses.replace(
+        made_up_split(3, "attributes", attributes=2), labels=np.array([[1, 0], [-1, 1], [1, 1]], np.int32)
+    )
+    probabilities = np.array([[0.9, 0.4], [0.9, 0.3], [0.1, 0.9]], np.float32)
+    exhibits.save_mistakes(tmp_path, test, probabilities, threshold=np.array([0.5, 0.35]))
+    with np.load(tmp_path / "mistakes.npz") as found:
+        # The last image misses by 0.9, the second by 0.7, the first by 0.4: there 0.4 is above the threshold.
+        np.testing.assert_array_equal(found["images"], test.images[[2, 1, 0]])
+        assert found["predicted"].tolist() == [[0, 1], [1, 0], [1, 1]]
+        assert (found["wrong"], found["total"]) == (3, 3)
 
 
 def test_the_same_features_give_the_same_bytes(tmp_path):
@@ -179,6 +203,7 @@ def test_a_missing_label_is_crossed_no_more_than_it_is_confirmed(tmp_path):
     frames = [axes.spines["left"].get_edgecolor()[:3] for axes in shown]
     crosses = [[text.get_text() for text in axes.texts] for axes in shown]
     colours = [to_rgb(colour) for colour in (INK, RIGHT, WRONG, MUTED, MUTED, MUTED)]
-    assert len(shown) == 3 * 6
-    assert frames == colours * 3
-    assert crosses == [[], [], ["×"], [], [], []] * 3
+    # Ten of the 24 test images.
+    assert len(shown) == 10 * 6
+    assert frames == colours * 10
+    assert crosses == [[], [], ["×"], [], [], []] * 10

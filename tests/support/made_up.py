@@ -106,7 +106,10 @@ def make_stage(results):
     del fields["split"]
     metrics = {result.split: result.metrics for result in results}
     draws = {result.split: result.draws for result in results if result.draws}
-    return StageResult(stage=fields.pop("eval"), **fields | {"metrics": metrics, "draws": draws})
+    attributes = {result.split: result.attributes for result in results if result.attributes}
+    return StageResult(
+        stage=fields.pop("eval"), **fields | {"metrics": metrics, "draws": draws, "attributes": attributes}
+    )
 
 
 def stage_folder(workdir, result):
@@ -136,14 +139,25 @@ def made_up_split(count, label_kind, seed=0, attributes=3):
     return ImageSplit(images, labels.astype(np.int32), np.arange(count, dtype=np.int32), "0" * 16)
 
 
-def made_up_workdir(workdir, *, label_kind="classes", backbones=tuple(BACKBONES), starts=tuple(STARTS), attributes=3):
+def made_up_workdir(
+    workdir,
+    *,
+    label_kind="classes",
+    backbones=tuple(BACKBONES),
+    starts=tuple(STARTS),
+    attributes=3,
+    names=None,
+    counts=None,
+    labels=None,
+):
     """A workdir with every file that a report is made of: by default two backbones, with, without and with absent
-    ImageNet pretraining, and three seeds."""
+    ImageNet pretraining, and three seeds. Names and counts are those of the classes or attributes; labels those of the
+    24 test images."""
     rng = np.random.default_rng(0)
     workdir.mkdir(parents=True)
     classes = label_kind == "classes"
     metric = "top1" if classes else "macro_jaccard"
-    names = CLASSES if classes else tuple(f"attribute {place}" for place in range(attributes))
+    names = names or (CLASSES if classes else tuple(f"attribute {place}" for place in range(attributes)))
     arms = [
         make_arm(
             f"{backbone}-{start}",
@@ -185,10 +199,13 @@ def made_up_workdir(workdir, *, label_kind="classes", backbones=tuple(BACKBONES)
         figure3=True,
         plan=make_plan(tuple(arm.name for arm in arms if arm.pretrain == "in_domain"), evaluation="linear"),
         label_draws={"linear": 2},
+        label_counts=dict.fromkeys(("train", "validation", "test"), counts) if counts else {},
     )
     experiment.write(workdir)
     train = made_up_split(30, label_kind, attributes=attributes)
     test = made_up_split(24, label_kind, 1, attributes)
+    if labels is not None:
+        test = dataclasses.replace(test, labels=np.asarray(labels, np.int32))
     exhibits.save_samples(workdir, train, label_kind=label_kind)
     exhibits.save_pairs(workdir, train, ViewSpec(16, blur_probability=0.0))
     for arm in experiment.arms:
@@ -219,6 +236,8 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
     if seed == SEEDS[0]:
         exhibits.save_neighbours(folder / "knn", train, features[0], test, features[1])
         exhibits.save_map(folder / "knn", features[1], test.labels)
+        outputs = rng.random((len(test), 3 if test.labels.ndim == 1 else test.labels.shape[1])).astype(np.float32)
+        exhibits.save_mistakes(folder / "finetune", test, outputs, threshold=0.5)
     kinds = 3 if test.labels.ndim == 1 else test.labels.shape[1]
     outputs = rng.random((len(test), kinds)).astype(np.float32)
     exhibits.save_confusion(folder / "finetune", outputs, test.labels, threshold=0.5, num_classes=kinds)
@@ -228,10 +247,18 @@ def _write_unit(workdir, arm, seed, rng, train, test, metric):
         for name in ("jaccard", "accuracy", "auc", "average_precision")
     )  # fmt: skip
     numbers = {name: float(rng.uniform(0.4, 0.9)) for name in names}
+    of_each = {}
+    if metric != "top1":
+        of_each = {
+            name: tuple(rng.uniform(0.2, 0.9, kinds))
+            for name in ("jaccard", "accuracy", "auc", "average_precision", "threshold")
+        }
     draws = dict.fromkeys(("knn", "finetune"), ()) | {"linear": (numbers[metric] - 0.02, numbers[metric] + 0.02)}
     common = {"experiment": "made_up", "backbone": arm.settings["backbone"], "pretrain": arm.pretrain, "seconds": 10.0}
     measured = [
-        make_result(seed, arm.name, eval=name, split=split, metrics=numbers, draws=draws[name], **common)
+        make_result(
+            seed, arm.name, eval=name, split=split, metrics=numbers, draws=draws[name], attributes=of_each, **common
+        )
         for name in ("knn", "linear", "finetune")
         for split in ("validation", "test")
     ]
