@@ -17,7 +17,7 @@ from simsiam_jax.cli.guard import program
 from simsiam_jax.cli.plan import looks
 from simsiam_jax.data.datasets import dataset_info, pretraining_source
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.models import backbone_fields
+from simsiam_jax.models import backbone_fields, without_absent_fields
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
@@ -158,12 +158,6 @@ def _settings(arm: Arm) -> dict[str, Any]:
     else:
         logging.warning("--imagenet_weights=%s holds no %s*.safetensors", folder, name)
     return settings
-
-
-def without_absent_fields(backbone: BackboneConfig) -> BackboneConfig:
-    """The backbone without the settings of a recipe or preset that it does not have."""
-    known = backbone_fields(backbone.name)
-    return dataclasses.replace(backbone, **{name: None for name in backbone.fields() if name not in known})
 
 
 def own_fields_alone(backbone: BackboneConfig) -> BackboneConfig:
