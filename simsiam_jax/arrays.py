@@ -286,7 +286,8 @@ def _config(backbone: str, recipe: str, image_size: int, epochs: int | None, set
     config = with_settings(config, settings)
     check_warmup(config, settings)
     own = without_absent_fields(config.program.backbone)
-    return dataclasses.replace(config, program=dataclasses.replace(config.program, backbone=own))
+    config = dataclasses.replace(config, program=dataclasses.replace(config.program, backbone=own))
+    return config.on(jax.default_backend())
 
 
 # Settings of what pretraining on arrays does; those that are arguments of their own are left out.
