@@ -73,12 +73,32 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
     """
     _check_free(out)
     variables, epochs = restore_backbone(CompiledNetwork(config.program), folder)
+    history = _history(folder, config=config, source=source, seed=seed, epochs=epochs)
+    return export_variables(variables, out, config=config, history=history)
+
+
+def export_variables(variables: Variables, out: Path, *, config: Config, history: dict[str, Any]) -> dict[str, Any]:
+    """Writes a backbone as `export_checkpoint` does.
+
+    Args:
+      variables: Parameters and batch statistics of the backbone.
+      out: Folder to write, new or empty.
+      config: Settings of the pretraining.
+      history: The card's entries `pretraining` and `metrics`.
+
+    Returns:
+      The card, as in `model.json`.
+
+    Raises:
+      InputError: If `out` is taken or cannot be written.
+    """
+    _check_free(out)
     # The program computes in float32 whatever the pretraining's type was, because its parameters are float32.
     module = create_backbone(config.program.backbone.name, config.image_size, **config.program.backbone.fields())
     program = export_features(module, variables, config.program.views)
     card = {
         **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
-        **_history(folder, config=config, source=source, seed=seed, epochs=epochs),
+        **history,
         "export": environment(),
         "timm": {"build": timm_code(module, config.image_size), "load": _LOAD_IN_TIMM},
         "jax": {

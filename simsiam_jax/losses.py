@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from simsiam_jax.errors import require
+
 _SMALLEST_NORM = 1e-12
 
 
@@ -47,8 +49,17 @@ def simsiam_loss(
 
     Returns:
       A float32 scalar in -1..1.
+
+    Raises:
+      InputError: For an odd number of arrays, a single view, or arrays of several shapes.
     """
     views = len(outputs) // 2
+    require(
+        views > 1 and len(outputs) % 2 == 0,
+        f"simsiam_loss was given {len(outputs)} arrays: give p of every view, then z of every view; p1, p2, z1, z2",
+    )
+    shapes = [each.shape for each in outputs]
+    require(len(set(shapes)) == 1, f"simsiam_loss was given the shapes {shapes}: p and z must have one [batch, dim]")
     p, z = outputs[:views], outputs[views:]
     if stop_gradient:
         z = jax.lax.stop_gradient(z)

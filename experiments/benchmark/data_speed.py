@@ -16,12 +16,12 @@ from pathlib import Path
 import jax
 
 from experiments.benchmark.ours import CompiledNetwork
-from simsiam_jax.cli import launch
 from simsiam_jax.cli.flags import define, value
 from simsiam_jax.cli.guard import run
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.splits import load_split
 from simsiam_jax.files import write_json
+from simsiam_jax.models import without_absent_fields
 from simsiam_jax.records.environment import environment
 from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.schema import NoiseConfig
@@ -62,7 +62,7 @@ def time_feed(split: ImageSplit) -> tuple[float, float, float]:
       Images a second streamed without training, pairs a second trained on, and the share of training spent waiting.
     """
     config = recipe_config("paper", dataset="stl10", image_size=96)
-    backbone = launch.without_absent_fields(config.program.backbone)
+    backbone = without_absent_fields(config.program.backbone)
     network = CompiledNetwork(dataclasses.replace(config.program, backbone=backbone))
     compiled = compile_step(micro_step(network.pretraining))
     plan = make_plan(len(split), schedule=config.pretrain.schedule, micro_batch_size=BATCH, epochs=1, seed=0)

@@ -15,11 +15,11 @@ from simsiam_jax.cli.launch import (
     folders,
     help_values,
     run_study,
-    without_absent_fields,
 )
 from simsiam_jax.cli.plan import analysis_plan, budget_flag, seeds_of
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.errors import require
+from simsiam_jax.models import without_absent_fields
 from simsiam_jax.records.experiment import EVALUATIONS, Layout
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import Arm, Study

@@ -10,7 +10,9 @@ from absl import flags
 from simsiam_jax.data.datasets import DATASETS
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import BACKBONES
+from simsiam_jax.records.experiment import EVALUATIONS
 from simsiam_jax.settings.declare import GROUPS, Declared, declared, plain_text
+from simsiam_jax.settings.recipes import PRESETS, RECIPES
 from simsiam_jax.settings.resolve import SETTINGS
 from simsiam_jax.settings.run import RunConfig
 
@@ -20,6 +22,8 @@ _EVERY = {**SETTINGS, **RUN_SETTINGS}
 
 # The names that some flags take, beside those that settings declare.
 _KNOWN = {"dataset": tuple(name for name, info in DATASETS.items() if info.num_classes), "backbone": tuple(BACKBONES)}
+# Names that the help of these flags explains one by one.
+_EXPLAINED = {"preset": tuple(PRESETS), "recipe": RECIPES, "evals": EVALUATIONS}
 
 # Columns that the help is wrapped to.
 _WIDTH = 110
@@ -67,6 +71,12 @@ def value(name: str) -> Any:
         found = _numbers(each, found) if each.items is float else tuple(found)
     each.check(found)
     return found
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """The names that a flag takes; empty where it takes numbers, files or any name."""
+    each = _EVERY.get(name)
+    return (each.choices if each else ()) or _KNOWN.get(name) or _EXPLAINED.get(name, ())
 
 
 def explicit(names: Iterable[str]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from rich.console import Console
 from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import program
 from simsiam_jax.cli.plan import looks
-from simsiam_jax.data.datasets import dataset_info, pretraining_source
+from simsiam_jax.data.datasets import DatasetInfo, any_folder, dataset_info, pretraining_source
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.models import backbone_fields
+from simsiam_jax.models import backbone_fields, without_absent_fields
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
@@ -63,7 +63,11 @@ def define_study_flags(
 
 
 def config_from_flags(
-    presets: Mapping[str, Mapping[str, Any]], *, one_backbone: bool = True, backbone: str | None = None
+    presets: Mapping[str, Mapping[str, Any]],
+    *,
+    one_backbone: bool = True,
+    backbone: str | None = None,
+    info: DatasetInfo | None = None,
 ) -> tuple[Config, tuple[int, ...]]:
     """Recipe, then preset, then flags: the whole configuration, and the looks, as `cli.plan.looks` gives them.
 
@@ -71,11 +75,12 @@ def config_from_flags(
       presets: Settings by the preset's name, as `settings.recipes.PRESETS`.
       one_backbone: Whether to drop the settings that the backbone does not have; False where each arm has its own.
       backbone: The backbone that a recipe's settings are for; None takes the flag's.
+      info: The data set; None takes the flag's.
 
     Raises:
       InputError: For an unknown name or an impossible number.
     """
-    info = dataset_info(value("dataset"), labels_flag())
+    info = info or dataset_info(value("dataset"), labels_flag())
     other, preset, recipe = value("pretrain_dataset"), value("preset"), value("recipe")
     source = info if other is None else pretraining_source(other)
     require(preset in presets, f"--preset={preset}: unknown preset; known: {', '.join(presets)}")
@@ -160,12 +165,6 @@ def _settings(arm: Arm) -> dict[str, Any]:
     return settings
 
 
-def without_absent_fields(backbone: BackboneConfig) -> BackboneConfig:
-    """The backbone without the settings of a recipe or preset that it does not have."""
-    known = backbone_fields(backbone.name)
-    return dataclasses.replace(backbone, **{name: None for name in backbone.fields() if name not in known})
-
-
 def own_fields_alone(backbone: BackboneConfig) -> BackboneConfig:
     """The same; a setting that it does not have must not have been given as a flag.
 
@@ -184,8 +183,10 @@ def _with_backbone(config: Config, backbone: BackboneConfig) -> Config:
 
 def help_values(presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The value of every setting under the chosen recipe, preset and flags, for `--help`."""
-    config, planned = config_from_flags(presets, one_backbone=False)
-    return {**values_of(config), "seeds": planned[0] if len(planned) == 1 else "auto"}
+    unnamed = value("dataset") is None
+    config, planned = config_from_flags(presets, one_backbone=False, info=any_folder() if unnamed else None)
+    found = {**values_of(config), "seeds": planned[0] if len(planned) == 1 else "auto"}
+    return {**found, "dataset": None} if unnamed else found
 
 
 def folders(workdir: str | None = None) -> dict[str, Any]:

@@ -14,8 +14,10 @@ COMMANDS = {
     "report": "builds the report of a run again",
     "prepare": "decodes a data set into the cache; lists and cleans the cache",
     "tables": "runs the paper's tables and the other experiments",
+    "completion": "prints a script for tab completion in bash or zsh",
 }
 _HELP = {"--help", "-help", "-h", "--helpshort", "help"}
+_VERSION = {"--version", "-V"}
 
 
 def overview() -> str:
@@ -44,6 +46,11 @@ def main() -> None:
         print(overview())
         sys.exit(0 if words else 2)
     name, *rest = words
+    if name in _VERSION:
+        from simsiam_jax import __version__
+
+        print(f"simsiam_jax {__version__}")
+        sys.exit(0)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(COMMANDS)

@@ -242,6 +242,19 @@ def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
     return dataclasses.replace(info, name=name, **info.variants[variant])
 
 
+def any_folder() -> DatasetInfo:
+    """What holds of every folder of images, for help that is asked before one is named."""
+    return DatasetInfo(
+        name=f"{FOLDER}FOLDER",
+        builder=ImageFolder,
+        num_classes=0,
+        class_names=(),
+        native_size=None,
+        image_size=DEFAULT_FOLDER_IMAGE_SIZE,
+        keeps_size=False,
+    )
+
+
 def pretraining_source(name: str) -> DatasetInfo:
     """A data set to pretrain on other than the one that is evaluated on; a folder's labels do not matter.
 

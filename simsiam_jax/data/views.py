@@ -5,6 +5,8 @@ a resumed run, another batch size and every arm of an ablation see the same view
 bit-equal in any batch of two or more; alone, between devices, or outside `jax.jit`, they agree to rounding.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,8 @@ def augmented_view(
     Returns:
       Normalised float32 images, height and width `spec.image_size`.
     """
+    check_images(images)
+    check_ids(sample_ids, len(images))
     _, height, width, _ = images.shape
     key = _epoch_key(seed, epoch)
     numbers = _sample_numbers(key, sample_ids, view)
@@ -152,6 +156,7 @@ def evaluation_view(
       images: Images in 0..255, all of one size.
       spec: Settings of which `image_size`, `mean` and `std` are used; static under `jax.jit`.
     """
+    check_images(images)
     result = augment.resize_and_centre_crop(_unit_range(images), spec.image_size)
     return augment.normalise(result, spec.mean, spec.std)
 
@@ -163,9 +168,43 @@ def unnormalise(
     return jnp.clip(images * jnp.array(spec.std) + jnp.array(spec.mean), 0.0, 1.0)
 
 
-def _unit_range(images: Array | np.ndarray) -> Float[Array, "batch height width 3"]:
+def check_images(images: Any) -> None:
+    """Refuses what is no batch of images: another type, or another order of the axes.
+
+    Raises:
+      InputError: Saying what `images` is and what it should be.
+    """
+    require(
+        hasattr(images, "dtype") and hasattr(images, "shape"),
+        f"images is a {type(images).__name__}: give an array uint8 [n, height, width, 3]",
+    )
+    shape = tuple(images.shape)
+    words = f"images has shape {shape}: give [n, height, width, 3]"
+    if len(shape) == 4 and shape[1] == 3 and shape[3] != 3:
+        words += "; it looks like channels first: images.transpose(0, 2, 3, 1)"
+    elif (len(shape) == 3 and shape[2] != 3) or (len(shape) == 4 and shape[3] == 1):
+        grey = "images[..., None]" if len(shape) == 3 else "images"
+        words += f"; it looks like grey images: np.repeat({grey}, 3, axis=-1) gives them three channels"
+    elif len(shape) == 3:
+        words += "; a single image is a batch of one: images[None]"
+    require(len(shape) == 4 and shape[3] == 3 and 0 not in shape, words)
     # Images already in 0..1 would come out black, and nothing later would tell.
     require(images.dtype == np.uint8, f"images must be uint8 in 0..255, not {images.dtype}")
+
+
+def check_ids(sample_ids: Any, count: int) -> None:
+    """Refuses what are no numbers of so many images.
+
+    Raises:
+      InputError: Saying what `sample_ids` is and what it should be.
+    """
+    shape, kind = getattr(sample_ids, "shape", None), getattr(sample_ids, "dtype", type(sample_ids).__name__)
+    wanted = f"give {count} whole numbers, one for each image"
+    require(shape is not None and jnp.issubdtype(kind, jnp.integer), f"sample_ids is of type {kind}: {wanted}")
+    require(shape == (count,), f"sample_ids has shape {shape}: {wanted}")
+
+
+def _unit_range(images: Array | np.ndarray) -> Float[Array, "batch height width 3"]:
     return jnp.asarray(images).astype(jnp.float32) / 255
 
 

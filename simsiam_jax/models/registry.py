@@ -5,6 +5,7 @@ features]. Its method `fault(image_size)` says what keeps it from images of a si
 parameter `pos_embed`) also has `resize_pos_embed(pos_embed, shape)`.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from simsiam_jax.models.efficientnet import EfficientNetB0
 from simsiam_jax.models.pit import PoolingVisionTransformer
 from simsiam_jax.models.resnet import ResNet18
 from simsiam_jax.models.vit import VisionTransformer
+from simsiam_jax.settings.schema import BackboneConfig
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,16 @@ def backbone_fields(name: str) -> tuple[str, ...]:
         raise InputError(f"--backbone={name}: unknown backbone; {hint}")
     fields = BACKBONES[name].module.__dataclass_fields__
     return tuple(each for each in fields if each not in ("parent", "name"))
+
+
+def without_absent_fields(backbone: BackboneConfig) -> BackboneConfig:
+    """The backbone without the settings of a recipe or preset that it does not have.
+
+    Raises:
+      InputError: If no backbone has its name.
+    """
+    known = backbone_fields(backbone.name)
+    return dataclasses.replace(backbone, **{name: None for name in backbone.fields() if name not in known})
 
 
 def create_backbone(name: str, image_size: int, *, axis_name: str | None = None, **fields: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The only training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed."""
+"""The training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed. Or without files."""
 
 import contextlib
 import json
@@ -252,14 +252,7 @@ def fit(
                 except stopping.Stopped:
                     save()
                     raise
-                line = {
-                    "epoch": epoch + 1,
-                    "update": (epoch + 1) * plan.updates_per_epoch,
-                    **{name: float(np.mean(values)) for name, values in done.metrics.items()},
-                    "learning_rate": float(hypers.learning_rate[-1]),
-                    "images_per_second": indices.size / done.training,
-                    **measured,
-                }
+                line = {**_epoch_numbers(plan, epoch, done.metrics, done.training), **measured}
                 done.close_epoch(line)
                 if select and done.beats_best(line[select], select):
                     best, done.best_epoch = jax.device_get(dict(state.variables)), epoch + 1
@@ -273,6 +266,43 @@ def fit(
         best, done.best_epoch = dict(state.variables), plan.epochs
     assert best is not None
     return Trained(state, best, done.best_epoch, history, done.seconds)
+
+
+def fit_in_memory(
+    state: TrainState, split: Any, plan: Plan, run_epoch: RunEpoch, *, goes_on: Callable[[Numbers], bool]
+) -> tuple[TrainState, list[Numbers]]:
+    """Trains epoch by epoch as `fit` does, and writes nothing.
+
+    Args:
+      state: State before the first epoch; it is consumed.
+      split: The `ImageSplit` to learn from.
+      plan: Order of the images and learning rates.
+      run_epoch: Function that runs an epoch, from `epoch_runner`.
+      goes_on: Function that sees the numbers of each epoch, and says whether another one follows.
+
+    Returns:
+      The state after the last epoch, and the numbers of each epoch.
+    """
+    history: list[Numbers] = []
+    for epoch in range(plan.epochs):
+        begun = time.monotonic()
+        state, metrics, _ = run_epoch(state, split, *plan.epoch(epoch), lambda steps, loss, rate: None)
+        history.append(_epoch_numbers(plan, epoch, metrics, time.monotonic() - begun))
+        if not goes_on(history[-1]):
+            break
+    return state, history
+
+
+def _epoch_numbers(plan: Plan, epoch: int, metrics: dict[str, np.ndarray], seconds: float) -> Numbers:
+    """What training itself tells of an epoch counted from 0."""
+    updates = (epoch + 1) * plan.updates_per_epoch
+    return {
+        "epoch": epoch + 1,
+        "update": updates,
+        **{name: float(np.mean(values)) for name, values in metrics.items()},
+        "learning_rate": float(plan.rates[updates - 1]),
+        "images_per_second": plan.steps_per_epoch * plan.micro_batch_size / seconds,
+    }
 
 
 @dataclass

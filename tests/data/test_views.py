@@ -284,6 +284,6 @@ def test_unnormalise_gives_the_pixels_back(images):
 
 
 def test_images_that_are_not_uint8_are_refused(images):
-    # The private function: under pytest, jaxtyping refuses the public ones' arguments before they are looked at.
+    # Under pytest, jaxtyping refuses the public functions' arguments before they are looked at.
     with pytest.raises(InputError, match=r"must be uint8 in 0\.\.255, not float32"):
-        views._unit_range(images.astype(np.float32) / 255)
+        views.check_images(images.astype(np.float32) / 255)

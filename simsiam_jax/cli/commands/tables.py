@@ -26,7 +26,7 @@ def run_words(words: list[str]) -> None:
     Raises:
       InputError: If there is no such experiment.
     """
-    known = _experiments()
+    known = experiments()
     if not words or words[0].startswith("-"):
         width = max(map(len, known))
         print((__doc__ or "").strip() + "\n")
@@ -38,7 +38,7 @@ def run_words(words: list[str]) -> None:
     runpy.run_module(f"{_HOME}.{name}", run_name="__main__", alter_sys=True)
 
 
-def _experiments() -> dict[str, str]:
+def experiments() -> dict[str, str]:
     """The first line of each experiment's docstring, by the name of its module."""
     found = importlib.util.find_spec(_HOME)
     require(found is not None and bool(found.submodule_search_locations), "the package `experiments` is not installed")
