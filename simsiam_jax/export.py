@@ -222,7 +222,9 @@ def _history(model: Model) -> dict[str, Any]:
     workdir = stages.parent.parent
     backbone = config.program.backbone.name
     experiment, results = _recorded(workdir)
-    results = [each for each in results if (each.arm, each.seed, each.backbone) == (trained.arm, trained.seed, backbone)]
+    results = [
+        each for each in results if (each.arm, each.seed, each.backbone) == (trained.arm, trained.seed, backbone)
+    ]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
     measured = _measured(experiment, results)
     if trained.stage == "pretrain":
@@ -232,7 +234,11 @@ def _history(model: Model) -> dict[str, Any]:
             evaluation, evaluated = _recorded(folder)
             measured += _measured(
                 evaluation,
-                [each for each in evaluated if (each.seed, each.backbone) == (trained.seed, backbone) and each.arm in arms],
+                [
+                    each
+                    for each in evaluated
+                    if (each.seed, each.backbone) == (trained.seed, backbone) and each.arm in arms
+                ],
             )
         epochs, planned = model.epoch, model.epochs_planned
     else:

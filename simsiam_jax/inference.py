@@ -198,9 +198,7 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
         stage = _config_of(path).get("stage")
         require(stage in TRAINED, f"{given} is the evaluation {stage}, which leaves no network; {give}")
         if stage in stages:
-            require(
-                (path / _CHECKPOINTS).is_dir(), f"{given} has no checkpoint yet; run its command again, or {give}"
-            )
+            require((path / _CHECKPOINTS).is_dir(), f"{given} has no checkpoint yet; run its command again, or {give}")
             return [path]
         if "finetune" in stages:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Applies a trained network to a folder of images: the flags, the batches with a progress bar, the file that comes out."""
+"""Applies a trained network to a folder of images: its flags, the batches with a progress bar, the file to write."""
 
 import contextlib
 import os

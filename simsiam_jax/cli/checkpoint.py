@@ -1,4 +1,4 @@
-"""What --checkpoint names: one trained network, or several pretrainings; and what flags may change of their settings."""
+"""What --checkpoint names, one trained network or several, and what flags may change of their settings."""
 
 import dataclasses
 from collections.abc import Sequence

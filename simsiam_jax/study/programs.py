@@ -152,4 +152,3 @@ def with_backbone(variables: Variables, backbone: Variables | None) -> Variables
     return {
         name: {**tree, "backbone": backbone[name]} if "backbone" in tree else tree for name, tree in variables.items()
     }
-

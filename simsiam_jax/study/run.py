@@ -5,7 +5,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from absl import logging
 

@@ -104,8 +104,8 @@ class Checkpoints:
             )
         if foreign:
             raise InputError(
-                f"{self._folder} holds checkpoints of another network or optimiser ({foreign}), and they are whole: give "
-                "the settings that they were trained with, or another folder"
+                f"{self._folder} holds checkpoints of another network or optimiser ({foreign}), and they are whole: "
+                "give the settings that they were trained with, or another folder"
             )
         return None
 
@@ -121,7 +121,7 @@ class Checkpoints:
         numbers = self._manager.all_steps()
         if not numbers:
             return {}
-        folder = self._folder / str(max(numbers) if update is None else update) / "state"
+        folder: Any = self._folder / str(max(numbers) if update is None else update) / "state"
         try:
             return _shapes(ocp.StandardCheckpointHandler().metadata(folder))
         # As in `restore_latest`.

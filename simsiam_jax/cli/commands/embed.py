@@ -7,6 +7,7 @@ has two arrays of these names. Subfolders are no labels here. Images that cannot
 """
 
 import io
+import itertools
 import os
 import tempfile
 import zipfile
@@ -21,6 +22,7 @@ from simsiam_jax.cli.checkpoint import one_checkpoint
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.data.folders import Listing
 from simsiam_jax.inference import TRAINED, open_model
+from simsiam_jax.study.programs import EVALUATION_BATCH
 
 WORDS = ("FOLDER",)
 # Rows that a row group of a parquet file has, and that wait in memory for it.
@@ -53,31 +55,25 @@ def _write_parquet(path: Path, batches: Iterator[Outputs], listing: Listing) -> 
     # Parquet's texts are UTF-8. Where a name is none, all are given as the bytes that they are.
     names_are_text = all(map(_is_text, listing.files))
     kind = pa.string() if names_are_text else pa.binary()
-    writer, rows, width, waiting = None, 0, 0, []
-
-    def write_group() -> None:
-        names = [name if names_are_text else os.fsencode(name) for each in waiting for name in each.names]
-        values = np.concatenate([each.values for each in waiting])
-        column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), pa.float32()), width)
-        writer.write_table(pa.Table.from_arrays([pa.array(names, kind), column], schema=writer.schema))
-        waiting.clear()
-
-    try:
-        for batch in batches:
-            if writer is None:
-                width = batch.values.shape[1]
-                schema = pa.schema([("file", kind), ("features", pa.list_(pa.float32(), width))])
-                writer = pq.ParquetWriter(path, schema)
-            waiting.append(batch)
-            rows += len(batch.names)
-            if sum(len(each.names) for each in waiting) >= _ROW_GROUP:
-                write_group()
-        if waiting:
-            write_group()
-    finally:
-        if writer is not None:
-            writer.close()
+    groups = _row_groups(batches)
+    first = next(groups)
+    width = first.values.shape[1]
+    schema = pa.schema([("file", kind), ("features", pa.list_(pa.float32(), width))])
+    rows = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for group in itertools.chain([first], groups):
+            names = group.names if names_are_text else [os.fsencode(name) for name in group.names]
+            features = pa.FixedSizeListArray.from_arrays(pa.array(group.values.ravel(), pa.float32()), width)
+            writer.write_table(pa.Table.from_arrays([pa.array(names, kind), features], schema=schema))
+            rows += len(names)
     return rows, width
+
+
+def _row_groups(batches: Iterator[Outputs]) -> Iterator[Outputs]:
+    """The batches, at least one, joined to groups of `_ROW_GROUP` rows."""
+    for group in iter(lambda: list(itertools.islice(batches, _ROW_GROUP // EVALUATION_BATCH)), []):
+        names = [name for each in group for name in each.names]
+        yield Outputs(names, np.concatenate([each.values for each in group]))
 
 
 def _write_npz(path: Path, batches: Iterator[Outputs], listing: Listing) -> tuple[int, int]:
