@@ -58,8 +58,8 @@ def photos(tmp_path_factory):
 def unit(photos):
     """The folder of a unit that was pretrained and fine-tuned on the photos."""
     settings = {name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}
-    changes = {"width": 1 / 16, "epochs": 1, "micro_batch_size": 16, "finetune_epochs": 3, "dtype": "float32"}
-    changes["patch_size"] = None
+    changes = {"width": 1 / 16, "epochs": 1, "micro_batch_size": 16, "dtype": "float32", "patch_size": None}
+    changes |= {"labels_per_class": 12, "finetune_epochs": 40, "finetune_learning_rate": 0.01}
     config = recipe_config("paper", dataset=f"folder:{photos}", image_size=SIZE)
     study = Study(
         experiment="study",
@@ -150,7 +150,9 @@ def test_predictions_agree_with_the_test_accuracy_to_the_last_image(done, unit, 
     result = read_stage_result(unit / "finetune")
     assert result is not None
     assert len(tested) > 10
-    assert np.mean(right) == result.draws["test"][0]
+    assert np.mean(right) == result.draws["test"][0] > 0.6
+    # Both classes are predicted, or the accuracy would be that of a constant.
+    assert len({row["class"] for row in rows.values()}) == 2
 
 
 def test_a_row_has_the_probability_of_each_class_and_texts_that_are_no_formulas(done, unit):
@@ -165,7 +167,7 @@ def test_a_row_has_the_probability_of_each_class_and_texts_that_are_no_formulas(
     names = {row["file"] for row in rows}
     assert {f"blobs/{name}" for name in ODD} <= names
     assert sum(name.startswith("./-stripes/") for name in names) == 30
-    assert "blobs/broken.png" in results["predict"].stderr
+    assert "63 images; 1 of 64 could not be read\n" in results["predict"].stdout
     assert f"{unit / 'finetune'}: epoch " in results["predict"].stdout
 
 
@@ -259,7 +261,7 @@ def test_an_evaluation_stands_beside_the_untrained_network_and_goes_on_in_its_fo
         assert f"{unit / 'pretrain'}: epoch 1 of 1\n" in results[each].stdout
         assert f"results  {first / 'results.jsonl'}" in results[each].stdout
     card = json.loads((out / "backbone" / CARD_FILE).read_text())
-    assert {line["labels_per_class"] for line in card["metrics"] if line["eval"] == "knn"} == {5, 3}
+    assert {line["labels_per_class"] for line in card["metrics"] if line["eval"] == "knn"} == {12, 3}
 
 
 def test_several_pretrainings_are_in_one_table_and_an_unfinished_one_is_named(done, unit, unfinished):

@@ -61,6 +61,13 @@ def out_flag(endings: Sequence[str]) -> Path:
     return out
 
 
+def images_words(rows: int, listing: Listing) -> str:
+    """So many images, and how many files of the folder could not be read."""
+    total = len(listing.files)
+    skipped = f"; {total - rows:,} of {total:,} could not be read" if rows < total else ""
+    return f"{rows:,} {'image' if rows == 1 else 'images'}{skipped}"
+
+
 @contextlib.contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """A path to write to, which becomes `out` when the context ends without an exception, and is removed otherwise.

@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from simsiam_jax.cli.apply import FLAGS, images_word, out_flag, over_images, written_whole
+from simsiam_jax.cli.apply import FLAGS, images_word, images_words, out_flag, over_images, written_whole
 from simsiam_jax.cli.checkpoint import one_checkpoint
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.inference import open_model
@@ -58,7 +58,7 @@ def main(folder: str) -> None:
             counts += np.bincount(classes, minlength=len(names)) if present is None else present.sum(axis=0)
             rows += len(batch.names)
     print(", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True)))
-    print(f"predictions  {out}: {rows:,} images")
+    print(f"predictions  {out}: {images_words(rows, listing)}")
 
 
 def _cell(text: str) -> str:
