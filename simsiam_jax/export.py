@@ -91,7 +91,7 @@ def export_model(folder: Path, out: Path) -> dict[str, Any]:
     tuned = model.trained.stage == "finetune"
     program_file = CLASSIFIER_FILE if tuned else PROGRAM_FILE
     head = model.variables["params"]["head"] if tuned else None
-    program = export_program(module, model.backbone, _views(model), head)
+    program = export_features(module, model.backbone, _views(model), head)
     card = {
         **_describe(model, module, features=program.out_avals[0].shape[1], program_file=program_file),
         **({"classifier": _classifier(model)} if tuned else {}),
@@ -126,7 +126,7 @@ def _views(model: Model) -> ViewSpec:
     return program.finetune_views if model.trained.stage == "finetune" else program.views
 
 
-def export_program(
+def export_features(
     module: nn.Module, variables: Variables, spec: ViewSpec, head: Variables | None = None
 ) -> jax.export.Exported:
     """Makes a network one program for any number of images and every platform.

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from simsiam_jax.data.views import evaluation_view
-from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_model, export_program
+from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_model, export_features
 from simsiam_jax.inference import open_model
 from simsiam_jax.models import BACKBONES, create_backbone
 from simsiam_jax.records.results import read_results
@@ -256,7 +256,7 @@ def test_every_backbones_program_gives_its_features_for_any_batch_on_any_platfor
     module = create_backbone(name, 32, **fields)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
     variables, spec = jax.tree_util.tree_map_with_path(_drawn, shapes), ViewSpec(32)
-    program = jax.export.deserialize(export_program(module, variables, spec).serialize())
+    program = jax.export.deserialize(export_features(module, variables, spec).serialize())
     assert program.platforms == PLATFORMS
     # What a CPU computes otherwise is still there as the convolution that others want.
     convolutions = [line for line in program.mlir_module().splitlines() if "stablehlo.convolution" in line]

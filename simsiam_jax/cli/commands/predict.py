@@ -21,6 +21,8 @@ from simsiam_jax.inference import open_model
 WORDS = ("FOLDER",)
 # First characters by which spreadsheets know formulas.
 _FORMULA = tuple("=+-@\t\r")
+# Classes whose counts are printed.
+_SHOWN = 10
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
@@ -57,7 +59,9 @@ def main(folder: str) -> None:
                 table.writerow([f"./{name}" if name.startswith(_FORMULA) else name, *answer, *shown])
             counts += np.bincount(classes, minlength=len(names)) if present is None else present.sum(axis=0)
             rows += len(batch.names)
-    print(", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True)))
+    often = np.argsort(-counts, kind="stable")
+    more = f" and {len(often) - _SHOWN:,} others" if len(often) > _SHOWN else ""
+    print("predicted  " + ", ".join(f"{names[at]} {counts[at]:,}" for at in often[:_SHOWN]) + more)
     print(f"predictions  {out}: {images_words(rows, listing)}")
 
 
