@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from simsiam_jax.data.views import evaluation_view
-from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_model, export_features
+from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_features, export_model
 from simsiam_jax.inference import open_model
 from simsiam_jax.models import BACKBONES, create_backbone
 from simsiam_jax.records.results import read_results
@@ -25,7 +25,7 @@ from simsiam_jax.settings.resolve import with_settings
 from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.study import run as studies
 from simsiam_jax.study.definition import Arm, Study
-from simsiam_jax.weights import from_timm
+from simsiam_jax.weights import from_timm, timm_code, to_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
 from tests.support.launchers import launch, launch_in_one_process, refused
 from tests.support.timm_models import import_timm
@@ -248,6 +248,25 @@ SMALL = {
     "vit_s_2021": {"patch_size": 8, "depth": 2},
     "pit_ti": {"patch_size": 8, "depths": (1, 1, 1)},
 }
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbones_classifier_loads_strictly_in_timm(name):
+    torch, _ = import_timm()
+    module = create_backbone(name, 32, **{"width": 0.125, **SMALL.get(name, {})})
+    shapes = jax.eval_shape(
+        module.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    )
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes[1])
+    # Weights of no effect, so that the outputs are the classifier's bias.
+    head = {"kernel": np.zeros((shapes[0].shape[1], 3), np.float32), "bias": np.array([1, 2, 3], np.float32)}
+    tensors = {key: torch.from_numpy(value) for key, value in to_timm(name, variables, head).items()}
+    namespace = {}
+    exec(timm_code(module, 32, num_classes=3), namespace)
+    namespace["model"].load_state_dict(tensors, strict=True)
+    with torch.no_grad():
+        outputs = namespace["model"].eval()(torch.zeros(2, 3, 32, 32))
+    np.testing.assert_array_equal(outputs.numpy(), [[1, 2, 3]] * 2)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
