@@ -59,7 +59,7 @@ def unit(photos):
     """The folder of a unit that was pretrained and fine-tuned on the photos."""
     settings = {name: value for name, value in PRESETS["smoke"].items() if name != "seeds"}
     changes = {"width": 1 / 16, "epochs": 1, "micro_batch_size": 16, "dtype": "float32", "patch_size": None}
-    changes |= {"labels_per_class": 12, "finetune_epochs": 40, "finetune_learning_rate": 0.01}
+    changes |= {"labels_per_class": 12, "finetune_epochs": 25, "finetune_learning_rate": 0.01}
     config = recipe_config("paper", dataset=f"folder:{photos}", image_size=SIZE)
     study = Study(
         experiment="study",
