@@ -253,7 +253,9 @@ SMALL = {
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_every_backbones_classifier_loads_strictly_in_timm(name):
     torch, _ = import_timm()
-    module = create_backbone(name, 32, **{"width": 0.125, **SMALL.get(name, {})})
+    # timm's names are those of the published depths.
+    patches = {"patch_size": 8} if name in SMALL else {}
+    module = create_backbone(name, 32, width=0.125, **patches)
     shapes = jax.eval_shape(
         module.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     )
