@@ -252,9 +252,14 @@ def export_backbone(model: PretrainedBackbone, folder: str | Path) -> dict[str, 
         **environment(),
         "config": to_dict(config),
     }
-    history = {"pretraining": pretraining, "metrics": []}
     with _arguments({"out": "folder"}):
-        return export.export_variables(model.variables, Path(folder).expanduser(), config=config, history=history)
+        return export.export_variables(
+            model.variables,
+            Path(folder).expanduser(),
+            config=config,
+            views=config.program.views,
+            about={"pretraining": pretraining, "metrics": []},
+        )
 
 
 def _unlabelled(images: Any, sample_ids: Any) -> ImageSplit:

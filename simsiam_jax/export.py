@@ -1,9 +1,10 @@
-"""A pretrained backbone as files that outlive this project: weights for timm, a program for jax alone, and a card.
+"""A trained network as files that outlive this project: weights for timm, a program for jax alone, and a card.
 
 ```
-OUT/model.safetensors     to_timm's tensors
-OUT/features.stablehlo    uint8 images -> features, weights and normalisation inside (jax.export)
-OUT/model.json            the card: the network, its pretraining, its measured quality, and how to load it
+OUT/model.safetensors        to_timm's tensors, with the classifier's where the network was fine-tuned
+OUT/features.stablehlo       uint8 images -> features, weights and normalisation inside (jax.export); or
+OUT/classifier.stablehlo     uint8 images -> {"features", "logits"} of a fine-tuned network
+OUT/model.json               the card: the network, its training, its measured quality, and how to load it
 ```
 
 `jax.export` writes and reads a program with the package flatbuffers, which jax does not install. jax promises to load
@@ -12,7 +13,9 @@ it for six months (see `_promised_until`). The weights have no such limit.
 
 import dataclasses
 import datetime
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +30,20 @@ from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import sha256, write_json, write_whole
+from simsiam_jax.inference import Model, open_model
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, Experiment, read_experiment
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
 from simsiam_jax.settings.values import to_dict
-from simsiam_jax.study.programs import CompiledNetwork, Variables, restore_backbone
+from simsiam_jax.study.programs import Variables
 from simsiam_jax.weights import timm_code, to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
 PROGRAM_FILE = "features.stablehlo"
+CLASSIFIER_FILE = "classifier.stablehlo"
 CARD_FILE = "model.json"
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -53,17 +58,24 @@ from pathlib import Path
 from jax import export
 features = export.deserialize(Path("{PROGRAM_FILE}").read_bytes()).call
 """
+_LOAD_CLASSIFIER_IN_JAX = f"""\
+from pathlib import Path
+from jax import export
+outputs = export.deserialize(Path("{CLASSIFIER_FILE}").read_bytes()).call  # images -> {{"features", "logits"}}
+"""
+# How logits become probabilities, by the kind of labels.
+_PROBABILITIES = {
+    "classes": "softmax over the logits of an image",
+    "attributes": "1 / (1 + exp(-logit)) of each attribute, which is present from its threshold on",
+}
 
 
-def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, seed: int) -> dict[str, Any]:
-    """Writes the newest checkpoint's backbone to a folder of its own; no file there is replaced.
+def export_model(folder: Path, out: Path) -> dict[str, Any]:
+    """Writes a trained network to a folder of its own; no file there is replaced.
 
     Args:
-      folder: Folder of the pretraining, WORKDIR/ARM/seed-K/pretrain.
+      folder: Folder of a pretraining or a fine-tuning, WORKDIR/ARM/seed-K/pretrain or .../finetune.
       out: Folder to write, new or empty. Once it holds `model.json`, the export is complete.
-      config: Settings of the pretraining.
-      source: Name of the images that it saw, as in results.
-      seed: Seed of the pretraining.
 
     Returns:
       The card, as in `model.json`.
@@ -72,19 +84,36 @@ def export_checkpoint(folder: Path, out: Path, *, config: Config, source: str, s
       InputError: If `out` is taken or cannot be written, or no checkpoint can be restored.
     """
     _check_free(out)
-    variables, epochs = restore_backbone(CompiledNetwork(config.program), folder)
-    history = _history(folder, config=config, source=source, seed=seed, epochs=epochs)
-    return export_variables(variables, out, config=config, history=history)
+    model = open_model(folder, dtype="float32")
+    tuned = model.trained.stage == "finetune"
+    return export_variables(
+        model.backbone,
+        out,
+        config=model.trained.config,
+        views=_views(model),
+        about={**({"classifier": _classifier(model)} if tuned else {}), **_history(model)},
+        head=model.variables["params"]["head"] if tuned else None,
+    )
 
 
-def export_variables(variables: Variables, out: Path, *, config: Config, history: dict[str, Any]) -> dict[str, Any]:
-    """Writes a backbone as `export_checkpoint` does.
+def export_variables(
+    variables: Variables,
+    out: Path,
+    *,
+    config: Config,
+    views: ViewSpec,
+    about: Mapping[str, Any],
+    head: Variables | None = None,
+) -> dict[str, Any]:
+    """Writes a network as `export_model` does.
 
     Args:
       variables: Parameters and batch statistics of the backbone.
       out: Folder to write, new or empty.
-      config: Settings of the pretraining.
-      history: The card's entries `pretraining` and `metrics`.
+      config: Settings of the training.
+      views: Views of the images; only their size, mean and standard deviation count.
+      about: The card's entries that the network does not tell: `pretraining`, `metrics` and perhaps `classifier`.
+      head: Parameters `kernel` and `bias` of the classifier on the features; None where there is none.
 
     Returns:
       The card, as in `model.json`.
@@ -93,29 +122,33 @@ def export_variables(variables: Variables, out: Path, *, config: Config, history
       InputError: If `out` is taken or cannot be written.
     """
     _check_free(out)
-    # The program computes in float32 whatever the pretraining's type was, because its parameters are float32.
-    module = create_backbone(config.program.backbone.name, config.image_size, **config.program.backbone.fields())
-    program = export_features(module, variables, config.program.views)
+    name, program_file = config.program.backbone.name, PROGRAM_FILE if head is None else CLASSIFIER_FILE
+    # The program computes in float32 whatever the training's type was, because its parameters are float32.
+    module = create_backbone(name, config.image_size, **config.program.backbone.fields())
+    program = export_features(module, variables, views, head)
+    classes = 0 if head is None else len(head["bias"])
     card = {
-        **_describe(config, module, variables, features=program.out_avals[0].shape[1]),
-        **history,
+        **_describe(
+            config, views, module, variables, features=program.out_avals[0].shape[1], program_file=program_file
+        ),
+        **about,
         "export": environment(),
-        "timm": {"build": timm_code(module, config.image_size), "load": _LOAD_IN_TIMM},
+        "timm": {"build": timm_code(module, config.image_size, classes), "load": _LOAD_IN_TIMM},
         "jax": {
             "needs": "jax and flatbuffers",
             "version": jax.__version__,
             "promised_until": _promised_until(datetime.date.today()).isoformat(),
             "platforms": list(program.platforms),
-            "load": _LOAD_IN_JAX,
+            "load": _LOAD_IN_JAX if head is None else _LOAD_CLASSIFIER_IN_JAX,
         },
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_safetensors(out / WEIGHTS_FILE, to_timm(config.program.backbone.name, variables), _header(card))
-        write_whole(out / PROGRAM_FILE, program.serialize())
+        write_safetensors(out / WEIGHTS_FILE, to_timm(name, variables, head), _header(card))
+        write_whole(out / program_file, program.serialize())
         card["files"] = {
-            name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
-            for name in (WEIGHTS_FILE, PROGRAM_FILE)
+            each: {"bytes": (out / each).stat().st_size, "sha256": sha256(out / each)}
+            for each in (WEIGHTS_FILE, program_file)
         }
         write_json(out / CARD_FILE, card)
     except OSError as fault:
@@ -123,32 +156,45 @@ def export_variables(variables: Variables, out: Path, *, config: Config, history
     return card
 
 
-def export_features(module: nn.Module, variables: Variables, spec: ViewSpec) -> jax.export.Exported:
-    """Makes the feature extractor one program for any number of images and every platform.
+def _views(model: Model) -> ViewSpec:
+    """The views by which the network was measured, of which only size, mean and standard deviation count."""
+    program = model.trained.config.program
+    return program.finetune_views if model.trained.stage == "finetune" else program.views
+
+
+def export_features(
+    module: nn.Module, variables: Variables, spec: ViewSpec, head: Variables | None = None
+) -> jax.export.Exported:
+    """Makes a network one program for any number of images and every platform.
 
     Args:
       module: Backbone of compute type float32.
       variables: Parameters and batch statistics of the backbone, which become part of the program.
-      spec: Views of the pretraining; only their image size, mean and standard deviation count.
+      spec: Views of the images; only their size, mean and standard deviation count.
+      head: Parameters `kernel` and `bias` of the classifier on the features; None where there is none.
 
     Returns:
-      A program that maps images (uint8, 0..255, RGB, [batch, size, size, 3]) to features (float32, [batch, features]).
+      A program that maps images (uint8, 0..255, RGB, [batch, size, size, 3]) to features (float32, [batch, features]),
+      or with a head to a dictionary of `features` and `logits` (float32, [batch, classes]).
     """
     # A restored checkpoint is numpy's; the networks compute with jax's arrays.
-    variables = jax.tree.map(jnp.asarray, variables)
+    variables, head = jax.tree.map(jnp.asarray, (variables, head))
 
     def features_of_one(image: Float[Array, "height width 3"]) -> Float[Array, " features"]:
         output: Any = module.apply(variables, image[None])
         return output[0]
 
-    def features(images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch features"]:
+    def outputs(images: UInt8[Array, "batch height width 3"]) -> Any:
         # `vmap`, because the networks ask for len(images), which is no number here. The program works on whole batches.
-        return jax.vmap(features_of_one)(evaluation_view(images, spec=spec))
+        features = jax.vmap(features_of_one)(evaluation_view(images, spec=spec))
+        if head is None:
+            return features
+        return {"features": features, "logits": features @ head["kernel"] + head["bias"]}
 
     shape = jax.export.symbolic_shape(f"batch, {spec.image_size}, {spec.image_size}, 3")
     # Without this context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
     with jax.default_matmul_precision("float32"):
-        return jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+        return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 def _promised_until(exported: datetime.date) -> datetime.date:
@@ -161,7 +207,9 @@ def _promised_until(exported: datetime.date) -> datetime.date:
     return exported + datetime.timedelta(days=182)
 
 
-def _describe(config: Config, module: nn.Module, variables: Variables, *, features: int) -> dict[str, Any]:
+def _describe(
+    config: Config, views: ViewSpec, module: nn.Module, variables: Variables, *, features: int, program_file: str
+) -> dict[str, Any]:
     """The card's entries on the network and on the images that it takes."""
     size = config.image_size
     return {
@@ -173,38 +221,74 @@ def _describe(config: Config, module: nn.Module, variables: Variables, *, featur
         },
         "input": {
             "image_size": size,
-            "mean": list(config.program.views.mean),
-            "std": list(config.program.views.std),
+            "mean": list(views.mean),
+            "std": list(views.std),
             "preprocessing": (
                 f"RGB in 0..1; shorter side resized to {size} pixels (bilinear, antialiased), centre crop of "
-                f"{size}×{size}; (image - mean) / std, by channel. {PROGRAM_FILE} takes uint8 in 0..255 of this "
+                f"{size}×{size}; (image - mean) / std, by channel. {program_file} takes uint8 in 0..255 of this "
                 "size, height × width × RGB, and scales and normalises itself."
             ),
         },
     }
 
 
-def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: int) -> dict[str, Any]:
-    """The card's entries on the pretraining, and the results that were recorded for it."""
-    stages = folder.absolute().parent
-    arm, workdir = stages.parent.name, stages.parent.parent
-    experiment, results = _recorded(workdir)
+def _classifier(model: Model) -> dict[str, Any]:
+    """The card's entry on the classifier of a fine-tuned network, whose outputs are logits."""
+    trained = model.trained
+    attributes = trained.label_kind == "attributes"
+    evaluation = trained.config.evaluation
+    return {
+        "label_kind": trained.label_kind,
+        "class_names": list(trained.class_names),
+        "outputs": "logits, in the order of class_names",
+        "probabilities": _PROBABILITIES["attributes" if attributes else "classes"],
+        **({"thresholds": list(model.thresholds)} if attributes else {}),
+        "data": dataset_title(trained.config.dataset),
+        "labels_per_class": evaluation.labels_per_class,
+        "label_fraction": evaluation.label_fraction,
+        "epoch": model.epoch,
+        "epochs_planned": model.epochs_planned,
+    }
+
+
+def _history(model: Model) -> dict[str, Any]:
+    """The card's entries on the pretraining, and the results that were recorded for the network."""
+    trained = model.trained
+    config, source = trained.config, trained.source
+    stages = trained.own_folder.absolute().parent
+    workdir = stages.parent.parent
     backbone = config.program.backbone.name
-    results = [each for each in results if (each.arm, each.seed, each.backbone) == (arm, seed, backbone)]
-    # Results of experiments.evaluate, in the folder that it takes unless told otherwise. They name no arms.
-    evaluation, evaluated = _recorded(stages / "evaluate")
-    evaluated = [each for each in evaluated if (each.seed, each.backbone) == (seed, backbone)]
+    experiment, results = _recorded(workdir)
+    results = [
+        each for each in results if (each.arm, each.seed, each.backbone) == (trained.arm, trained.seed, backbone)
+    ]
     run = next((result for result in reversed(results) if result.eval == "pretrain"), None)
-    images = _image_count(config, source, experiment)
+    measured = _measured(experiment, results)
+    if trained.stage == "pretrain":
+        # What `simsiam evaluate` measured, in the folders that it takes unless told otherwise.
+        arms = (model.arm_name, source)
+        for folder in sorted({stages / "evaluate", *(stages / "evaluate").glob("*/")}):
+            evaluation, evaluated = _recorded(folder)
+            measured += _measured(
+                evaluation,
+                [
+                    each
+                    for each in evaluated
+                    if (each.seed, each.backbone) == (trained.seed, backbone) and each.arm in arms
+                ],
+            )
+        epochs, planned = model.epoch, model.epochs_planned
+    else:
+        epochs, planned = _epochs_before(stages / "pretrain")
     return {
         "pretraining": {
             "data": dataset_title(source),
-            "images": images,
+            "images": _image_count(config, source, experiment),
             "recipe": config.recipe,
             "epochs": epochs,
-            "epochs_planned": config.pretraining_epochs(images) if images else config.pretrain.epochs,
-            "seed": seed,
-            "arm": arm,
+            "epochs_planned": planned,
+            "seed": trained.seed,
+            "arm": trained.arm,
             "experiment": experiment and experiment.experiment,
             "git_revision": run and run.git_revision,
             "versions": run and run.versions,
@@ -212,8 +296,16 @@ def _history(folder: Path, *, config: Config, source: str, seed: int, epochs: in
             "seconds": run and run.seconds,
             "config": to_dict(_without_paths(config)),
         },
-        "metrics": [*_measured(experiment, results), *_measured(evaluation, evaluated)],
+        "metrics": measured,
     }
+
+
+def _epochs_before(pretrained: Path) -> tuple[int | None, int | None]:
+    """The epochs of the pretraining that a fine-tuning started from, and those planned; None where it is not there."""
+    if not (pretrained / "checkpoints").is_dir():
+        return None, None
+    model = open_model(pretrained)
+    return model.epoch, model.epochs_planned
 
 
 def _without_paths(config: Config) -> Config:
@@ -276,6 +368,7 @@ def _header(card: dict[str, Any]) -> dict[str, str]:
         "recipe": pretraining["recipe"],
         "epochs": str(pretraining["epochs"]),
         "timm": card["timm"]["build"],
+        **({"class_names": json.dumps(card["classifier"]["class_names"])} if "classifier" in card else {}),
     }
 
 

@@ -218,18 +218,17 @@ def test_pretraining_on_arrays_gives_the_launcher_s_numbers(tmp_path):
 from pathlib import Path
 import dataclasses, jax
 from simsiam_jax import pretrain, runtime
-from simsiam_jax.cli.checkpoint import open_pretrained
+from simsiam_jax.inference import open_model
 from simsiam_jax.data import dataset_info, load_split
-from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 runtime.configure()
 split = load_split("digits", "train", data_dir={str(tmp_path / "data")!r})
 model = pretrain(split.images, sample_ids=split.sample_ids, **dataset_info("digits").views, **{flags!r})
-config = open_pretrained(Path({str(stage)!r})).config
+trained = open_model(Path({str(stage)!r}))
+config = trained.trained.config
 views = model.config.program.finetune_views  # the launcher has the data set's for fine-tuning, too
 assert model.config.program == dataclasses.replace(config.program, finetune_views=views)
-theirs, epochs = restore_backbone(CompiledNetwork(config.program), Path({str(stage)!r}))
-same = jax.tree.map(lambda a, b: bool((a == b).all()), model.variables, theirs)
-print(epochs, len(jax.tree.leaves(same)), all(jax.tree.leaves(same)))
+same = jax.tree.map(lambda a, b: bool((a == b).all()), model.variables, trained.backbone)
+print(trained.epoch, len(jax.tree.leaves(same)), all(jax.tree.leaves(same)))
 """
     epochs, leaves, same = python(code, JAX_PLATFORMS="cpu").split()
     assert (epochs, same) == ("2", "True")

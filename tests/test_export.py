@@ -16,7 +16,8 @@ import safetensors
 import safetensors.numpy
 
 from simsiam_jax.data.views import evaluation_view
-from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_checkpoint, export_features
+from simsiam_jax.export import CARD_FILE, PLATFORMS, PROGRAM_FILE, WEIGHTS_FILE, export_features, export_model
+from simsiam_jax.inference import open_model
 from simsiam_jax.models import BACKBONES, create_backbone
 from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
@@ -24,8 +25,7 @@ from simsiam_jax.settings.resolve import with_settings
 from simsiam_jax.settings.schema import ViewSpec
 from simsiam_jax.study import run as studies
 from simsiam_jax.study.definition import Arm, Study
-from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
-from simsiam_jax.weights import from_timm
+from simsiam_jax.weights import from_timm, timm_code, to_timm
 from simsiam_jax.weights.state_dicts import read_state_dict
 from tests.support.launchers import launch, launch_in_one_process, refused
 from tests.support.timm_models import import_timm
@@ -62,14 +62,15 @@ def pretrained(tmp_path_factory):
     )
     studies.run(study)
     folder = study.workdir / "in_domain" / "seed-0" / "pretrain"
+    model = open_model(folder)
     evaluation = dataclasses.replace(
         study,
         experiment="evaluate",
-        arms={"digits": Arm("digits", "digits")},
+        arms={"none": Arm("none", "no pretraining"), model.arm_name: Arm("digits", "digits")},
         evaluations=("knn",),
-        workdir=folder.parent / "evaluate",
+        workdir=folder.parent / "evaluate" / "digits-0",
     )
-    studies.run_evaluations(evaluation, folder)
+    studies.run_evaluations(evaluation, {("none", 0): None, (model.arm_name, 0): model.backbone})
     return folder
 
 
@@ -85,9 +86,9 @@ def exported(pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def restored(pretrained):
     """The checkpoint's variables as the study restores them."""
-    variables, epochs = restore_backbone(CompiledNetwork(_tiny_config().program), pretrained)
-    assert epochs == 1
-    return variables
+    model = open_model(pretrained)
+    assert (model.epoch, model.epochs_planned, model.ended) == (1, 1, True)
+    return model.backbone
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,10 @@ def test_the_card_tells_what_was_pretrained_how_and_how_well(exported, pretraine
     assert card["input"]["std"] == [0.229, 0.224, 0.225]
     assert "16×16" in card["input"]["preprocessing"]
 
-    results = read_results(pretrained.parents[2]) + read_results(pretrained.parent / "evaluate")
+    evaluated = read_results(pretrained.parent / "evaluate" / "digits-0")
+    # The card tells of this network alone, not of the untrained one beside it.
+    results = read_results(pretrained.parents[2]) + [result for result in evaluated if result.arm != "none"]
+    assert len(results) < len(read_results(pretrained.parents[2]) + evaluated)
     pretraining = card["pretraining"]
     told = ("data", "images", "recipe", "epochs", "epochs_planned", "seed", "arm", "experiment")
     assert [pretraining[name] for name in told] == ["digits", 64, "paper", 1, 1, 0, "in_domain", "pretrain"]
@@ -198,7 +202,7 @@ np.savez({str(tmp_path / "features.npz")!r}, five=features(images), two=features
 def test_a_checkpoint_without_its_workdir_goes_out_with_what_is_known(pretrained, tmp_path):
     folder = tmp_path / "moved"
     folder.symlink_to(pretrained)
-    card = export_checkpoint(folder, tmp_path / "out", config=_tiny_config(), source="digits", seed=0)
+    card = export_model(folder, tmp_path / "out")
     assert card["metrics"] == []
     assert card["pretraining"]["images"] is None
     assert card["pretraining"]["git_revision"] is None
@@ -217,8 +221,9 @@ def test_mistakes_are_one_line(pretrained, tmp_path):
     (tmp_path / "file").write_text("")
     there = f"--checkpoint={pretrained}"
     mistakes = {
-        (f"--out={tmp_path / 'new'}",): ("--checkpoint=WORKDIR/ARM/seed-K/pretrain",),
-        (f"--checkpoint={tmp_path}", "--out=x"): (f"--checkpoint={tmp_path}", "no folder of"),
+        (f"--out={tmp_path / 'new'}",): ("--checkpoint=WORKDIR/ARM/seed-K/pretrain or finetune is needed",),
+        (f"--checkpoint={tmp_path}", "--out=x"): (f"--checkpoint={tmp_path}", "no folder of a pretraining"),
+        (f"--checkpoint={pretrained.parents[2] / 'report'}", "--out=x"): ("does not exist", "seed-K/pretrain"),
         (there,): ("--out",),
         (there, f"--out={tmp_path / 'file'}"): ("--out", "is a file"),
         (there, f"--out={tmp_path / 'file' / 'new'}"): ("--out", "cannot be written"),
@@ -243,6 +248,27 @@ SMALL = {
     "vit_s_2021": {"patch_size": 8, "depth": 2},
     "pit_ti": {"patch_size": 8, "depths": (1, 1, 1)},
 }
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbones_classifier_loads_strictly_in_timm(name):
+    torch, _ = import_timm()
+    # timm's names are those of the published depths.
+    patches = {"patch_size": 8} if name in SMALL else {}
+    module = create_backbone(name, 32, width=0.125, **patches)
+    shapes = jax.eval_shape(
+        module.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    )
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes[1])
+    # Weights of no effect, so that the outputs are the classifier's bias.
+    head = {"kernel": np.zeros((shapes[0].shape[1], 3), np.float32), "bias": np.array([1, 2, 3], np.float32)}
+    tensors = {key: torch.from_numpy(value) for key, value in to_timm(name, variables, head).items()}
+    namespace = {}
+    exec(timm_code(module, 32, num_classes=3), namespace)
+    namespace["model"].load_state_dict(tensors, strict=True)
+    with torch.no_grad():
+        outputs = namespace["model"].eval()(torch.zeros(2, 3, 32, 32))
+    np.testing.assert_array_equal(outputs.numpy(), [[1, 2, 3]] * 2)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

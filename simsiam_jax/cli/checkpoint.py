@@ -1,82 +1,73 @@
-"""A pretraining's folder as --checkpoint names it: its settings, and what flags may change of them."""
+"""What --checkpoint names, one trained network or several, and what flags may change of their settings."""
 
 import dataclasses
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from simsiam_jax.cli.flags import explicit, value
 from simsiam_jax.data.datasets import dataset_info
-from simsiam_jax.errors import InputError, require
+from simsiam_jax.errors import require
+from simsiam_jax.inference import TrainedStage, find_stages
 from simsiam_jax.settings.recipes import recipe_config
 from simsiam_jax.settings.resolve import SETTINGS
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.settings.values import from_dict
 
 # The settings that say which network it is.
 NETWORK = ("backbone", "stem", "width", "patch_size", "image_size")
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """What a checkpoint's folder says of itself.
-
-    Attributes:
-      folder: Folder of the stage `pretrain`.
-      config: Settings of the pretraining.
-      source: Name of what was pretrained on.
-      seed: Seed of the pretraining.
-    """
-
-    folder: Path
-    config: Config
-    source: str
-    seed: int
-
-
-def checkpoint_flag() -> Pretrained:
-    """The pretraining that --checkpoint names.
-
-    Raises:
-      InputError: If the flag is missing or names no folder of a pretraining.
-    """
-    require(bool(value("checkpoint")), "--checkpoint=WORKDIR/ARM/seed-K/pretrain is needed: which pretraining to take")
-    return open_pretrained(Path(value("checkpoint")).expanduser().absolute())
-
-
-def open_pretrained(folder: Path) -> Pretrained:
-    """Reads the settings of a pretraining.
+def checkpoint_flag(stages: Sequence[str]) -> list[Path]:
+    """The folders of trained stages that --checkpoint names, each once.
 
     Args:
-      folder: Folder of the stage, WORKDIR/ARM/seed-K/pretrain.
+      stages: Names of the stages that the command takes, of `inference.TRAINED`.
 
     Raises:
-      InputError: If it is no such folder.
+      InputError: If the flag is missing, or a path of it means none.
     """
-    path = folder / "config.json"
+    words = value("checkpoint") or ()
+    require(bool(words), f"--checkpoint=WORKDIR/ARM/seed-K/{' or '.join(stages)} is needed: which network to take")
+    # A folder's own name may hold commas.
+    whole = Path(",".join(words))
+    paths = [whole] if whole.expanduser().exists() else [Path(word) for word in words]
+    return list(dict.fromkeys(folder for path in paths for folder in find_stages(path, stages)))
+
+
+def one_checkpoint(stages: Sequence[str]) -> Path:
+    """The folder of the one trained stage that --checkpoint names; arguments as in `checkpoint_flag`.
+
+    Raises:
+      InputError: If the flag names none or several.
+    """
+    found = checkpoint_flag(stages)
+    some = ", ".join(str(each) for each in found[:2])
     require(
-        path.is_file() and (folder / "checkpoints").is_dir(),
-        f"--checkpoint={folder} is no folder of a pretraining; give WORKDIR/ARM/seed-K/pretrain",
+        len(found) == 1,
+        f"--checkpoint={','.join(value('checkpoint'))} means {len(found)} networks ({some}, ...): give one of them",
     )
-    try:
-        values = json.loads(path.read_text())
-        return Pretrained(folder, from_dict(Config, values["config"]), values["pretrain"], values["seed"])
-    except (ValueError, KeyError, TypeError) as fault:
-        raise InputError(f"{path} is damaged or of another version ({fault}): pretrain again") from None
+    return found[0]
 
 
-def check_same_network(pretrained: Pretrained) -> None:
-    """Refuses flags that describe another network than the checkpoint's.
+def check_same_network(stages: Sequence[TrainedStage]) -> None:
+    """Refuses pretrainings of several networks, and flags that describe another network than theirs.
 
     Raises:
-      InputError: Naming the first flag that does.
+      InputError: Naming the first difference.
     """
-    for flag, wanted in explicit(NETWORK).items():
-        has = SETTINGS[flag].of(pretrained.config)
+    first, *others = stages
+    for flag in NETWORK:
+        has = SETTINGS[flag].of(first.config)
+        for other in others:
+            also = SETTINGS[flag].of(other.config)
+            require(
+                also == has,
+                f"--checkpoint: {first.folder} has {flag} {has} and {other.folder} has {also}: evaluate networks that "
+                "differ apart, each by a command of its own",
+            )
+        wanted = explicit([flag]).get(flag, has)
         require(
             wanted == has,
-            f"--{flag}={wanted}: the checkpoint {pretrained.folder} was pretrained with {flag} {has}; "
-            "leave the flag out",
+            f"--{flag}={wanted}: the checkpoint {first.folder} was pretrained with {flag} {has}; leave the flag out",
         )
 
 

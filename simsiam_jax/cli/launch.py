@@ -212,12 +212,12 @@ def command(experiment: str) -> str:
     return shlex.join([*started, *sys.argv[1:]])
 
 
-def run_study(study: Study, pretrained: Path | None = None) -> None:
+def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = None) -> None:
     """Does with a study what the flags ask for: print its settings, estimate its time, or run and report it.
 
     Args:
       study: The study.
-      pretrained: Folder of a pretraining to evaluate, in place of pretraining.
+      backbones: Backbones to evaluate in place of pretraining, as `study.run.run_evaluations` takes them.
 
     Exits with code 1 if a unit has failed.
     """
@@ -230,10 +230,10 @@ def run_study(study: Study, pretrained: Path | None = None) -> None:
         return
     show_config(study)
     failures = ()
-    if pretrained is None:
+    if backbones is None:
         failures = studies.run(study)
     else:
-        studies.run_evaluations(study, pretrained)
+        studies.run_evaluations(study, backbones)
     report = write_report(study.workdir)
     if study.evaluations:
         Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))

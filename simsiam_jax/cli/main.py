@@ -10,6 +10,8 @@ COMMANDS = {
     "study": "does pretraining help on a folder of images? Three arms, as many seeds as the answer takes, a report",
     "pretrain": "pretrains a backbone and leaves a checkpoint",
     "evaluate": "measures checkpoints beside the untrained network: kNN, linear probe, fine-tuning",
+    "embed": "writes the features of a folder's images by a trained network",
+    "predict": "writes the classes of a folder's images by a fine-tuned network, with probabilities",
     "export": "writes a checkpoint as weights for timm and as a program for jax alone",
     "report": "builds the report of a run again",
     "prepare": "decodes a data set into the cache; lists and cleans the cache",

@@ -102,6 +102,23 @@ def list_folder(path: Path, labels: str | None) -> Listing:
     )
 
 
+def list_images(path: Path) -> Listing:
+    """Lists all images of a folder at any depth, without labels and in no split.
+
+    Args:
+      path: Path of the folder. What is passed over is as in `list_folder`.
+
+    Raises:
+      InputError: If there is no such folder, or no image in it.
+    """
+    root = Path(os.path.abspath(path.expanduser()))
+    require(root.exists(), f"{path} does not exist; name a folder of images")
+    require(root.is_dir(), f"{path} is a file; name a folder of images")
+    _, files = _walk(root)
+    require(len(files) > 0, f"{path} holds no images; known are files ending in {', '.join(EXTENSIONS)}")
+    return Listing(root, files, np.full(len(files), NO_LABEL, np.int32), "none", (), {}, "")
+
+
 def _walk(root: Path) -> tuple[list[str], list[str]]:
     """The folders of the first two levels and the images at any depth, both relative to `root` and sorted."""
     real_root = os.path.realpath(root)

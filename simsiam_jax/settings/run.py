@@ -29,7 +29,13 @@ class RunConfig(Settings):
     arms: tuple[str, ...] = setting((), "Arms of the table to run, comma-separated.", "method")
     evals: tuple[str, ...] = setting((), "Evaluations to run, comma-separated: knn, linear, finetune.", "evaluation")
     imagenet_weights: str | None = setting(None, "Folder with BACKBONE*.safetensors, in place of downloads.", "data")
-    checkpoint: str | None = setting(None, "Folder of a pretraining: WORKDIR/ARM/seed-K/pretrain.", "data")
+    checkpoint: tuple[str, ...] = setting(
+        (), "Folder of a trained stage: WORKDIR/ARM/seed-K/pretrain (or finetune); evaluate takes several.", "data"
+    )
+    baseline: bool = setting(
+        True, "Whether the untrained network is measured beside the checkpoints; --nobaseline leaves it out.",
+        "evaluation",
+    )  # fmt: skip
     data_dir: str = setting("~/tensorflow_datasets", "Folder of prepared data sets.", "data")
     cache_limit: float = setting(
         50.0, "Gigabytes of decoded images that earlier runs may leave in --data_dir; those used longest ago go first.",

@@ -335,6 +335,13 @@ class Config(Settings):
         """The same with what `auto` means on a platform of jax, such as `cpu` or `gpu`."""
         return dataclasses.replace(self, program=self.program.on(platform))
 
+    def pretraining_part(self) -> "Config":
+        """The settings with those of evaluations at their defaults: equal where two pretrainings are one."""
+        program = dataclasses.replace(
+            self.program, finetune_views=self.program.views, finetune_optimizer=OptimizerConfig()
+        )
+        return dataclasses.replace(self, program=program, evaluation=EvaluationConfig(), finetune=FinetuneConfig())
+
     @property
     def image_size(self) -> int:
         """Side of the views in pixels."""

@@ -2,21 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from simsiam_jax.errors import InputError, require
-from simsiam_jax.eval.features import Extract, backbone_variables, extractor
+from simsiam_jax.errors import require
+from simsiam_jax.eval.features import Extract, extractor
 from simsiam_jax.models import Classifier, SimSiam, backbone_fields, create_backbone
 from simsiam_jax.settings.schema import ProgramConfig
-from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.epochs import RunEpoch, compile_update, epoch_runner
-from simsiam_jax.train.loop import as_dict
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, compile_outputs, heldout_outputs
 from simsiam_jax.train.state import TrainState, create_state
@@ -88,15 +85,15 @@ class CompiledNetwork:
         """
         return with_backbone(self._initialise_simsiam(jax.random.key(seed)), start)
 
-    def initial_classifier(self, seed: int, backbone: Variables) -> Variables:
-        """A classifier with a new last layer on the given backbone."""
+    def initial_classifier(self, seed: int, backbone: Variables | None) -> Variables:
+        """A classifier with a new last layer on the given backbone; None means a random one."""
         return with_backbone(self._initialise_classifier(jax.random.key(seed)), backbone)
 
     def pretrain_state(self, seed: int, start: Variables | None = None) -> TrainState:
         """The state before the first step of pretraining; arguments as in `initial_simsiam`."""
         return create_state(self.initial_simsiam(seed, start), self.pretrain_optimizer)
 
-    def finetune_state(self, seed: int, backbone: Variables) -> TrainState:
+    def finetune_state(self, seed: int, backbone: Variables | None) -> TrainState:
         """The state before the first step of fine-tuning; arguments as in `initial_classifier`."""
         return create_state(self.initial_classifier(seed, backbone), self.finetune_optimizer)
 
@@ -155,22 +152,3 @@ def with_backbone(variables: Variables, backbone: Variables | None) -> Variables
     return {
         name: {**tree, "backbone": backbone[name]} if "backbone" in tree else tree for name, tree in variables.items()
     }
-
-
-def restore_backbone(network: CompiledNetwork, pretrained: Path) -> tuple[Variables, int]:
-    """The backbone's variables from the newest undamaged checkpoint of a pretraining, and the whole epochs behind them.
-
-    Args:
-      network: The network that was pretrained.
-      pretrained: Folder of the stage `pretrain`.
-
-    Raises:
-      InputError: If there is no checkpoint of this network.
-    """
-    target = {"state": jax.eval_shape(lambda: network.pretrain_state(0))}
-    with Checkpoints(pretrained / "checkpoints") as checkpoints:
-        found = checkpoints.restore_latest(target)
-    if found is None:
-        raise InputError(f"--checkpoint={pretrained} holds no finished checkpoint: pretrain first")
-    _, tree, meta = found
-    return backbone_variables(TrainState(**as_dict(tree["state"])).variables), meta["epoch"]

@@ -1,12 +1,10 @@
 """Runs a study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
-import dataclasses
 import math
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
@@ -20,20 +18,13 @@ from simsiam_jax.files import one_line, write_whole
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
 from simsiam_jax.report.words import duration
-from simsiam_jax.settings.schema import (
-    BackboneConfig,
-    Config,
-    EvaluationConfig,
-    FinetuneConfig,
-    OptimizerConfig,
-    ProgramConfig,
-)
+from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
 from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import check_metric, load_data, overlap, pretraining_images, pretraining_info
-from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
+from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
 from simsiam_jax.train.devices import check_divisible
@@ -72,14 +63,9 @@ def check(study: Study) -> None:
         check_divisible(own.pretrain.micro_batch_size, "--micro_batch_size")
         if arm.shares:
             require(arm.shares in study.arms, f"--arms: {name} shares the pretraining of {arm.shares}: name it too")
-            if _pretraining_part(own) != _pretraining_part(study.config_of(arm.shares)):
+            if own.pretraining_part() != study.config_of(arm.shares).pretraining_part():
                 raise TypeError(f"{name} cannot share the pretraining of {arm.shares}: its settings differ")
     choose_feed(study.feed, 0, 0)
-
-
-def _pretraining_part(config: Config) -> Config:
-    program = dataclasses.replace(config.program, finetune_optimizer=OptimizerConfig())
-    return dataclasses.replace(config, program=program, evaluation=EvaluationConfig(), finetune=FinetuneConfig())
 
 
 def load_starts(study: Study) -> dict[str, Start]:
@@ -252,31 +238,37 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
     return []
 
 
-def run_evaluations(study: Study, pretrained: Path) -> None:
-    """Evaluates a backbone that was pretrained before; `study` has one arm and one seed.
+def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables | None]) -> None:
+    """Evaluates backbones that were pretrained before, and what they are compared with.
 
     Args:
       study: The study, which says what to evaluate and where to record it.
-      pretrained: Folder of the stage `pretrain`.
+      backbones: Variables of the backbone by arm and seed, in the order of the units; None means an untrained one.
 
     Raises:
-      InputError: For a mistake in the study, or if no checkpoint can be restored.
+      InputError: For a mistake in the study.
     """
     check(study)
     open_workdir(study)
     data = load_data(study)
     _bound_cache(study)
-    if overlap(study.config):
+    if any(overlap(study.config_of(arm)) for arm in study.arms):
         logging.warning(
             "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "
             "on, without their labels",
             study.config.dataset,
         )
-    network = CompiledNetwork(study.config.program, data.info.num_classes, study.feed, study.accumulate_by)
-    backbone, _ = restore_backbone(network, pretrained)
     describe(study, data, {})
-    (name,), (seed,) = study.arms, study.seeds
+    started = environment()
+    networks: dict[ProgramConfig, CompiledNetwork] = {}
     with Display() as display:
-        unit = Unit(study, network, None, data, name, seed, environment(), display)
-        evaluate(unit, tuple(each for each in study.evaluations if not unit.finished(each)), backbone)
-    gather(study.workdir)
+        for (name, seed), backbone in backbones.items():
+            stopping.check()
+            program = study.config_of(name).program
+            if program not in networks:
+                networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
+            unit = Unit(study, networks[program], None, data, name, seed, started, display)
+            missing = tuple(each for each in study.evaluations if not unit.finished(each))
+            if missing:
+                evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
+                gather(study.workdir)

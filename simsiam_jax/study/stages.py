@@ -100,7 +100,15 @@ class Unit:
         """The folder of a stage, made, with its config.json."""
         folder = self.folder / stage
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", {**self.identity(), "stage": stage, "config": to_dict(self.config)})
+        info = self.data.info
+        written = {
+            **self.identity(),
+            "stage": stage,
+            "label_kind": info.label_kind,
+            "class_names": list(info.class_names),
+            "config": to_dict(self.config),
+        }
+        write_json(folder / "config.json", written)
         return folder
 
     def identity(self) -> dict[str, Any]:

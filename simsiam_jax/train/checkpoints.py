@@ -82,18 +82,21 @@ class Checkpoints:
           target: A tree of arrays or `ShapeDtypeStruct`s: the structure, shapes and dtypes that are wanted.
 
         Raises:
-          InputError: If there are checkpoints and none can be read.
+          InputError: If there are checkpoints and none can be read: all damaged, or of another network than `target`.
         """
         self._manager.wait_until_finished()
-        faults = []
+        faults, foreign = [], None
         for update in sorted(self._manager.all_steps(), reverse=True):
             try:
                 tree, meta = self._restore(update, target)
             # Orbax and TensorStore raise bare Exceptions, JSONDecodeErrors and more for damaged files.
             except Exception as fault:
+                if other := self._difference(update, target):
+                    foreign = foreign or other
+                    continue
                 faults.append(update)
                 logging.warning(
-                    "checkpoint %s is damaged or of another network (%s); trying the one before",
+                    "checkpoint %s is damaged (%s); trying the one before",
                     self._folder / str(update),
                     next(iter(str(fault).splitlines()), type(fault).__name__)[:200],
                 )
@@ -102,8 +105,41 @@ class Checkpoints:
         if faults:
             raise InputError(
                 f"{self._folder}: no checkpoint can be restored (tried updates {', '.join(map(str, faults))}): "
-                "damaged, or of another network; delete this folder to train again"
+                "damaged; delete this folder to train again"
             )
+        if foreign:
+            raise InputError(
+                f"{self._folder} holds checkpoints of another network or optimiser ({foreign}), and they are whole: "
+                "give the settings that they were trained with, or another folder"
+            )
+        return None
+
+    def shapes(self, update: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The shape of each array in a checkpoint by its path, such as `state/params/head/bias`.
+
+        Args:
+          update: Number of the checkpoint; None means the newest.
+
+        Returns:
+          The shapes; empty where there is no checkpoint, or where its description cannot be read.
+        """
+        numbers = self._manager.all_steps()
+        if not numbers:
+            return {}
+        folder: Any = self._folder / str(max(numbers) if update is None else update) / "state"
+        try:
+            return _shapes(ocp.StandardCheckpointHandler().metadata(folder))
+        # As in `restore_latest`.
+        except Exception:
+            return {}
+
+    def _difference(self, update: int, target: Any) -> str | None:
+        """The first array in which a checkpoint differs from what is wanted; None where its description has none."""
+        has, wanted = self.shapes(update), _shapes(target)
+        for path in sorted(has.keys() | wanted.keys()) if has else ():
+            if has.get(path) != wanted.get(path):
+                there, here = (str(list(each[path])) if path in each else "missing" for each in (has, wanted))
+                return f"{path} is {there} there and {here} here"
         return None
 
     def _restore(self, update: int, target: Any) -> tuple[Any, dict[str, Any]]:
@@ -122,6 +158,16 @@ class Checkpoints:
             raise ValueError("its values do not match their digest")
         del meta["format"]
         return restored.state, meta
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a tree by its path, which is the same for a dataclass and its fields in a dict."""
+    leaves = jax.tree_util.tree_flatten_with_path(getattr(tree, "tree", tree))[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:

@@ -99,12 +99,14 @@ def from_timm(name: str, state_dict: Mapping[str, Any], image_size: int, **field
     return {"params": {}, "batch_stats": {}, **unflatten_dict(filled)}
 
 
-def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
-    """Makes the state dict that timm's model of the same network loads strictly; it has no classifier.
+def to_timm(name: str, variables: Variables, head: Variables | None = None) -> dict[str, np.ndarray]:
+    """Makes the state dict that timm's model of the same network loads strictly.
 
     Args:
       name: Name of the backbone, a key of `models.BACKBONES`.
       variables: Trees `params` and `batch_stats` of the backbone, as `from_timm` or training returns them.
+      head: Parameters `kernel` and `bias` of a linear layer on the features; None leaves timm's model without a
+        classifier.
 
     Returns:
       float32 arrays by timm's names, and int64 zeros for timm's batch counters.
@@ -126,15 +128,21 @@ def to_timm(name: str, variables: Variables) -> dict[str, np.ndarray]:
         state_dict[key] = np.array(_to_torch_layout(path, np.asarray(value)), np.float32, order="C")
         if path[-1] == "mean":
             state_dict[key.removesuffix("running_mean") + _COUNTER] = np.zeros((), np.int64)
+    if head is not None:
+        layer = _HEADS[type(module)]
+        for leaf, value in head.items():
+            tensor = _to_torch_layout((leaf,), np.asarray(value))
+            state_dict[f"{layer}.{_LEAF_NAMES.get(leaf, leaf)}"] = np.array(tensor, np.float32, order="C")
     return state_dict
 
 
-def timm_code(module: Any, image_size: int) -> str:
-    """Python code that builds a backbone's network in timm, as `model`, without a classifier.
+def timm_code(module: Any, image_size: int, num_classes: int = 0) -> str:
+    """Python code that builds a backbone's network in timm, as `model`.
 
     Args:
       module: Backbone as `create_backbone` returns it.
       image_size: Side of the images in pixels.
+      num_classes: Outputs of a classifier on the features; 0 means none.
 
     Returns:
       Lines of code that need timm and torch.
@@ -146,7 +154,7 @@ def timm_code(module: Any, image_size: int) -> str:
     if write is None:
         name = type(module).__name__
         raise InputError(f"--backbone: no code builds {name} in timm; add some to simsiam_jax/weights/timm.py")
-    return write(module, image_size)
+    return write(module, image_size).replace("num_classes=0", f"num_classes={num_classes}")
 
 
 def _resnet_code(module: ResNet18, image_size: int) -> str:
@@ -207,6 +215,14 @@ _TIMM_CODE: dict[type, Callable[[Any, int], str]] = {
     EfficientNetB0: _efficientnet_code,
     VisionTransformer: _vit_code,
     PoolingVisionTransformer: _pit_code,
+}
+
+# The linear layer on the features by timm's name.
+_HEADS: dict[type, str] = {
+    ResNet18: "fc",
+    EfficientNetB0: "classifier",
+    VisionTransformer: "head",
+    PoolingVisionTransformer: "head",
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import sha256
+from simsiam_jax.inference import open_model
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.results import read_results
 from simsiam_jax.settings.recipes import PRESETS, recipe_config
@@ -302,9 +303,12 @@ def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, pl
     result = launch("evaluate", "--evals=linear", *flags)
     assert result.returncode == 0, result.stderr
     table, alone = numbers(workdir), numbers(tmp_path / "e")
-    assert set(alone) == {("digits", 0, "linear", split) for split in ("validation", "test")}
-    for split in ("validation", "test"):
-        assert alone[("digits", 0, "linear", split)][0] == table[("in_domain", 0, "linear", split)][0]
+    # The untrained network stands beside it: the same units as in the study.
+    names = {"none": "none", "in_domain": open_model(checkpoint).arm_name}
+    assert set(alone) == {(name, 0, "linear", split) for name in names.values() for split in ("validation", "test")}
+    for arm, name in names.items():
+        for split in ("validation", "test"):
+            assert alone[(name, 0, "linear", split)][0] == table[(arm, 0, "linear", split)][0]
     other = {"--width=0.25": "width 0.125", "--image_size=32": "image_size 16", "--backbone=vit_s": "resnet18"}
     for result in launch_in_one_process([["evaluate", flag, *flags] for flag in other]):
         flag = result.args[1]

@@ -1,7 +1,8 @@
 """Runs launchers one after the other in one process, because each would take seconds to start.
 
 `python -m tests.support.one_process` reads a JSON list of commands, each a list of words that begins with the
-launcher's module in `experiments`, and writes a JSON list of [exit code, standard output, standard error].
+launcher's module in `experiments`, or with `simsiam` and the name of a command. It writes a JSON list of [exit code,
+standard output, standard error].
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from simsiam_jax.cli import launch  # noqa: F401  flags of absl itself are defin
 
 def outcome(module, words):
     """Exit code and output of a launcher, whose flags are forgotten afterwards."""
-    spec = importlib.util.find_spec(f"experiments.{module}")
+    name = "simsiam_jax.__main__" if module == "simsiam" else f"experiments.{module}"
+    spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
     known, out, err = set(flags.FLAGS), io.StringIO(), io.StringIO()

@@ -96,8 +96,20 @@ def test_one_clear_line_when_no_checkpoint_is_left(tmp_path):
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     _saved(tmp_path / "c", 1.0)
     other = {"state": _state(0.0).replace(params={"w": jnp.zeros((64, 33)), "b": jnp.arange(3.0)})}
-    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(InputError, match="of another network"):
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(InputError, match="of another network") as raised:
         checkpoints.restore_latest(other)
+    # Whole files are never to be deleted for it.
+    assert "state/params/w is [64, 32] there and [64, 33] here" in str(raised.value)
+    assert "delete" not in str(raised.value)
+    assert "damaged" not in str(raised.value)
+
+
+def test_shapes_are_told_without_a_target(tmp_path):
+    _saved(tmp_path / "c", 1.0)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        shapes = checkpoints.shapes()
+    assert shapes["state/params/w"] == (64, 32)
+    assert shapes["state/step"] == ()
 
 
 def test_a_checkpoint_from_the_middle_of_an_accumulation_is_refused(tmp_path):
