@@ -1,6 +1,6 @@
 """The images of a study: what is learned from and pretrained on, what chooses, and what is tested on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from jaxtyping import Int
 
 from simsiam_jax.data.cache import ImageSplit, count_shared
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
+from simsiam_jax.data.names import listed
 from simsiam_jax.data.splits import load_split
-from simsiam_jax.data.subsets import stratified_subset
+from simsiam_jax.data.subsets import label_counts, stratified_subset
 from simsiam_jax.metrics import HEADLINE
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.definition import Study
@@ -91,7 +92,9 @@ def load_data(study: Study) -> Data:
             validation = validation.take(stratified_subset(validation.labels, fraction=share, seed=0))
     if study.evaluations:
         for arm in study.arms:
-            labelled_positions(train, study.config_of(arm), seed=0)
+            labelled_positions(train, study.config_of(arm), seed=0, names=info.class_names)
+        _warn_of_few_labels(study, train, info)
+        _warn_of_one_value({"validation": validation, "test": test}, info)
     return Data(info, train, voters, unlabelled, validation, test, seen)
 
 
@@ -102,6 +105,38 @@ def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit
         if count:
             logging.warning("%d of the %s images are also pretrained on, without their labels", count, name)
     return seen
+
+
+def _warn_of_few_labels(study: Study, train: ImageSplit, info: DatasetInfo) -> None:
+    """Names the classes, or values of attributes, that have fewer images than --labels_per_class asks for."""
+    counts = label_counts(train.labels, info.class_names)
+    wanted = {study.config_of(arm).evaluation.labels_per_class for arm in study.arms}
+    for per_class in sorted(number for number in wanted if number is not None):
+        few = [f"{count} of {name}" for name, count in counts.items() if count < per_class]
+        if few:
+            logging.warning(
+                "--labels_per_class=%d: there are fewer training images of some %s, and all of these are used: %s",
+                per_class,
+                info.label_kind,
+                listed(few),
+            )
+
+
+def _warn_of_one_value(splits: Mapping[str, ImageSplit | None], info: DatasetInfo) -> None:
+    """Names the attributes that are always or never present in a split, so that nothing can be ranked by them."""
+    for name, split in splits.items():
+        if split is None or split.labels.ndim == 1:
+            continue
+        both = (split.labels == 1).any(axis=0) & (split.labels == 0).any(axis=0)
+        if not both.all():
+            logging.warning(
+                "%d of %d attributes are always or never present among the %s images where they are known, and are "
+                "left out of the macro AUC and average precision: %s",
+                np.sum(~both),
+                len(both),
+                name,
+                listed(info.class_names[number] for number in np.flatnonzero(~both).tolist()),
+            )
 
 
 def pretraining_info(config: Config) -> DatasetInfo:
@@ -132,15 +167,17 @@ def _at_most(split: ImageSplit, limit: int | None) -> ImageSplit:
     return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
 
 
-def labelled_positions(train: ImageSplit, config: Config, *, seed: int, draw: int = 0) -> Int[np.ndarray, " labelled"]:
+def labelled_positions(
+    train: ImageSplit, config: Config, *, seed: int, draw: int = 0, names: Sequence[str] = ()
+) -> Int[np.ndarray, " labelled"]:
     """Positions of the labelled images that evaluations may learn from, a function of seed and draw alone.
 
-    Arms are paired by it: each sees the same labels.
+    Arms are paired by it: each sees the same labels. `names` are those of the classes or attributes, for an error.
     """
     per_class, fraction = config.evaluation.labels_per_class, config.evaluation.label_fraction
     if per_class is None and fraction is None:
         return np.arange(len(train))
-    return stratified_subset(train.labels, per_class=per_class, fraction=fraction, seed=seed, draw=draw)
+    return stratified_subset(train.labels, per_class=per_class, fraction=fraction, seed=seed, draw=draw, names=names)
 
 
 def pretraining_images(study: Study, data: Data, arm: str, *, seed: int) -> ImageSplit:
