@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
+from simsiam_jax.data.names import listed
 from simsiam_jax.errors import InputError, require
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
@@ -168,18 +169,38 @@ def with_held_out(
     splits = splits.copy()
     train = np.flatnonzero(is_train)
     train = train[np.lexsort((_hashes(files, train), groups[train]))]
-    for members in np.split(train, np.flatnonzero(np.diff(groups[train])) + 1):
-        if len(members) <= len(missing):
-            first = int(members[0])
-            what = f"class {names[int(groups[first])]!r}" if values.ndim == 1 else "train"
-            raise InputError(
-                f"{place(first)}: {what} has too few images ({len(members)}) to hold out "
-                f"{' and '.join(SPLITS[split] for split in missing)}; add images or splits"
-            )
+    classes = np.split(train, np.flatnonzero(np.diff(groups[train])) + 1)
+    tiny = [members for members in classes if len(members) <= len(missing)]
+    if tiny:
+        raise InputError(_too_few(tiny, missing, values, names, place))
+    for members in classes:
         for split in missing:
             held_out, members = np.split(members, [max(1, round(HELD_OUT[split] * len(members)))])
             splits[held_out] = split
     return splits
+
+
+def _too_few(
+    tiny: Sequence[Int[np.ndarray, " _"]],
+    missing: Sequence[int],
+    values: Int32[np.ndarray, "n ..."],
+    names: Sequence[str],
+    place: Callable[[int], str],
+) -> str:
+    """The line that refuses classes with fewer images than splits, or so few images with attributes."""
+    first = int(tiny[0][0])
+    held_out = " and ".join(SPLITS[split] for split in missing)
+    if values.ndim == 2:
+        return (
+            f"{place(first)}: train has too few images ({len(tiny[0])}) to hold out {held_out}; add images, or say "
+            "which are which in a column split"
+        )
+    counts = listed((f"{names[int(values[members[0]])]!r} ({len(members)})" for members in tiny), most=20)
+    return (
+        f"{place(first)}: too few images to hold out {held_out} beside train, which takes {len(missing) + 1} of a "
+        f"class: {counts}; add images, merge the class into another, remove it, or give the splits as folders train/, "
+        "validation/ and test/"
+    )
 
 
 def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np.ndarray, " m"]:
