@@ -18,7 +18,7 @@ from simsiam_jax.report.paper_form import PaperForm, best_arms, paper_form
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, planned_differences, scores_by_arm
 from simsiam_jax.report.variance import Components, primary_components
 from simsiam_jax.report.verdicts import Verdict, answer, verdict
-from simsiam_jax.report.words import STAGE_WORDS, score_text
+from simsiam_jax.report.words import STAGE_WORDS, leak_sentence, score_text
 
 # Every column that a table may have, in order, and its heading. Columns of test images also get a difference to the
 # first arm and a verdict; columns of validation images do where test images were not read.
@@ -102,6 +102,7 @@ class Table:
       decisions: What the plan decides, by the arm's name.
       components: The parts of the uncertainty of each primary comparison, by the arm's name, where they are known.
       answer: What was asked and the answer, in a few sentences; empty without a plan.
+      leaks: How many images of a split also lie in another, a sentence for each two splits that share images.
     """
 
     title: str
@@ -125,6 +126,7 @@ class Table:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     components: Mapping[str, Components] = field(default_factory=dict)
     answer: str = ""
+    leaks: tuple[str, ...] = ()
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -145,8 +147,8 @@ class Table:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What else came out beside the verdicts: arms that were not run, and how pretrainings ended."""
-        return tuple(words for words in (*self.absences, self.collapse, self.dimensions) if words)
+        """What else came out beside the verdicts: leaks, arms that were not run, how pretrainings ended."""
+        return tuple(words for words in (*self.leaks, *self.absences, self.collapse, self.dimensions) if words)
 
     @property
     def absences(self) -> tuple[str, ...]:
@@ -234,6 +236,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         decisions=decisions,
         components=primary_components(results, experiment),
         answer=answer(decisions, experiment, results),
+        leaks=tuple(leak_sentence(leak) for leak in experiment.leaks or ()),
     )
 
 

@@ -1,21 +1,31 @@
 """The images of a study: what is learned from and pretrained on, what chooses, and what is tested on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import logging
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 
-from simsiam_jax.data.cache import ImageSplit, count_shared
+from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.datasets import FOLDER, DatasetInfo, dataset_info, pretraining_source
+from simsiam_jax.data.duplicates import find, marks_of
 from simsiam_jax.data.names import listed
-from simsiam_jax.data.splits import load_split
+from simsiam_jax.data.splits import file_names, load_split
 from simsiam_jax.data.subsets import label_counts, stratified_subset
+from simsiam_jax.errors import InputError
 from simsiam_jax.metrics import HEADLINE
+from simsiam_jax.records.experiment import Leak
+from simsiam_jax.report.words import leak_sentence
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.study.definition import Study
+
+# The two pools that each leak is about.
+_LEAKS = (
+    *(("validation", "train"), ("test", "train"), ("test", "validation")),
+    *(("validation", "pretraining"), ("test", "pretraining")),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Data:
         there is no such arm.
       validation: Images that choose epochs and penalties, and are watched during pretraining.
       test: Images that are read once, at the end of each unit; None where there are no labels to evaluate with.
-      seen: Number of validation and test images that are also pretrained on; empty where they cannot be.
+      leaks: Images of validation and test that also lie in train, in each other or among those pretrained on.
     """
 
     info: DatasetInfo
@@ -39,7 +49,7 @@ class Data:
     unlabelled: ImageSplit | None
     validation: ImageSplit
     test: ImageSplit | None
-    seen: Mapping[str, int] = field(default_factory=dict)
+    leaks: tuple[Leak, ...] = ()
 
     @property
     def splits(self) -> dict[str, ImageSplit]:
@@ -62,6 +72,10 @@ def load_data(study: Study) -> Data:
     config = study.config
     info = dataset_info(config.dataset, config.labels)
 
+    def names_of(info: DatasetInfo, ids: Int32[np.ndarray, " few"]) -> list[str]:
+        size = config.cached_size or info.stored_size(config.image_size)
+        return file_names(info, ids, data_dir=study.data_dir, size=size, max_bad_images=config.max_bad_images)
+
     def load(info: DatasetInfo, split: str) -> ImageSplit:
         return load_split(
             info,
@@ -75,14 +89,13 @@ def load_data(study: Study) -> Data:
     train, validation = load(info, "train"), load(info, "validation")
     test = load(info, "test") if "test" in info.splits else None
     voters = _at_most(train, config.pretrain.max_images)
-    unlabelled, seen = None, {}
+    unlabelled = None
     if any(arm.pretrain == "in_domain" for arm in study.arms.values()):
         source = pretraining_info(config)
         if (source.name, config.pretrain.split) == (info.name, "train"):
             unlabelled = voters
         else:
             unlabelled = _at_most(load(source, config.pretrain.split), config.pretrain.max_images)
-            seen = _seen_before({"validation": validation, "test": test}, unlabelled)
     most = config.evaluation.max_validation_images
     if most is not None and most < len(validation):
         if info.label_kind == "none":
@@ -95,16 +108,61 @@ def load_data(study: Study) -> Data:
             labelled_positions(train, study.config_of(arm), seed=0, names=info.class_names)
         _warn_of_few_labels(study, train, info)
         _warn_of_one_value({"validation": validation, "test": test}, info)
-    return Data(info, train, voters, unlabelled, validation, test, seen)
+    elsewhere = _pretrained_before(study, info, load) if unlabelled is None else unlabelled
+    pools = {"train": train, "validation": validation, "test": test, "pretraining": elsewhere}
+    if elsewhere is voters:
+        pools.pop("pretraining")
+    leaks = find_leaks(
+        {name: split for name, split in pools.items() if split is not None},
+        lambda ids: [] if info.listing is None else names_of(info, ids),
+    )
+    return Data(info, train, voters, unlabelled, validation, test, leaks)
 
 
-def _seen_before(splits: Mapping[str, ImageSplit | None], unlabelled: ImageSplit) -> dict[str, int]:
-    """How many images of each split are also pretrained on; warns, as the evaluation is then of images seen."""
-    seen = {name: count_shared(split, unlabelled) for name, split in splits.items() if split is not None}
-    for name, count in seen.items():
-        if count:
-            logging.warning("%d of the %s images are also pretrained on, without their labels", count, name)
-    return seen
+def _pretrained_before(
+    study: Study, info: DatasetInfo, load: Callable[[DatasetInfo, str], ImageSplit]
+) -> ImageSplit | None:
+    """The images that the checkpoint to evaluate was pretrained on; None where they are `train`, or not at hand."""
+    if all(arm.pretrain in ("none", "random_images", "in_domain") for arm in study.arms.values()):
+        return None
+    name, split = study.config.pretrain.dataset, study.config.pretrain.split
+    # Another data set of the table is not fetched for this. What another labelling of a folder called train is unknown.
+    if name in (None, study.config.dataset):
+        return load(info, split) if split in info.splits and split != "train" and name is None else None
+    if not name.startswith(FOLDER):
+        return None
+    try:
+        source = pretraining_source(name)
+        return load(source, split) if split in source.splits else None
+    except InputError as fault:
+        logging.warning("whether images were pretrained on is unknown, as they are not at hand: %s", fault)
+        return None
+
+
+def find_leaks(
+    pools: Mapping[str, ImageSplit], names_of: Callable[[Int32[np.ndarray, " few"]], list[str]]
+) -> tuple[Leak, ...]:
+    """Counts the validation and test images that also lie in another pool, and warns of them.
+
+    Args:
+      pools: Images by `train`, `validation`, `test` and `pretraining`, those of them that there are.
+      names_of: Function from sample ids of validation and test to names of files; it gives none where there are none.
+    """
+    marks = {name: marks_of(split) for name, split in pools.items()}
+    leaks = []
+    for split, among in _LEAKS:
+        if split not in pools or among not in pools:
+            continue
+        found = find(marks[split], marks[among])
+        if not len(found):
+            continue
+        leak = Leak(split, among, len(pools[split]), len(found), int(found.exact.sum()))
+        leaks.append(leak)
+        names = names_of(pools[split].sample_ids[found.positions[:3]])
+        hint = "; --group_duplicates keeps them in one split" if names and among != "pretraining" else ""
+        some = f" Among them: {listed(names)}{hint}." if names else ""
+        logging.warning("%s", leak_sentence(leak) + some)
+    return tuple(leaks)
 
 
 def _warn_of_few_labels(study: Study, train: ImageSplit, info: DatasetInfo) -> None:

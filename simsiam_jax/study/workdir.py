@@ -15,6 +15,7 @@ from simsiam_jax.records.experiment import (
     AnalysisPlan,
     ArmRecord,
     Experiment,
+    Leak,
     read_experiment,
 )
 from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
@@ -160,7 +161,13 @@ def describe(study: Study, data: Data, starts: Mapping[str, Start]) -> None:
                 **(before.label_draws if before else {}),
                 **{name: study.config.label_draws(name) for name in study.evaluations},
             },
+            leaks=_joint_leaks((before.leaks if before else None) or (), data.leaks),
         ).write(study.workdir)
+
+
+def _joint_leaks(before: tuple[Leak, ...], now: tuple[Leak, ...]) -> tuple[Leak, ...]:
+    """The leaks of all runs of the folder: the arms of one may have pretrained on images, and those of another not."""
+    return tuple({(leak.split, leak.among): leak for leak in (*before, *now)}.values())
 
 
 def _check_images(study: Study, data: Data, before: Experiment) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from simsiam_jax.errors import InputError
 from simsiam_jax.metrics import HEADLINE, scores
-from simsiam_jax.records.experiment import HEADLINES, AnalysisPlan, ArmRecord, Column, Layout, read_experiment
+from simsiam_jax.records.experiment import HEADLINES, AnalysisPlan, ArmRecord, Column, Layout, Leak, read_experiment
 from tests.support.made_up import make_arm, make_experiment
 
 
@@ -42,7 +42,7 @@ def test_an_experiment_with_every_field_reads_back_as_written(tmp_path):
         plan=AnalysisPlan("finetune", ("resnet18-own",), (2, 4), 100, 0.5, 0.1),
         label_draws={"knn": 20, "finetune": 3},
     )
-    written = dataclasses.replace(written, arms=(*written.arms, arm))
+    written = dataclasses.replace(written, arms=(*written.arms, arm), leaks=(Leak("test", "train", 400, 12, 9),))
     for each in (written, arm, written.layout, written.layout.columns[0], written.plan):
         unset = [field.name for field in dataclasses.fields(each) if getattr(each, field.name) == field.default]
         assert unset == []
