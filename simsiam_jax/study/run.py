@@ -30,6 +30,7 @@ from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.study.overview import overview
 from simsiam_jax.study.programs import CompiledNetwork, restore_backbone
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
@@ -144,6 +145,7 @@ def run(study: Study) -> tuple[str, ...]:
     open_workdir(study)
     starts = load_starts(study)
     data = load_data(study)
+    print("\n".join(overview(study, data)), flush=True)
     for name, arm in study.arms.items():
         if arm.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
@@ -235,6 +237,7 @@ def run_evaluations(study: Study, pretrained: Path) -> None:
     check(study)
     open_workdir(study)
     data = load_data(study)
+    print("\n".join(overview(study, data)), flush=True)
     if overlap(study.config):
         logging.warning(
             "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "
