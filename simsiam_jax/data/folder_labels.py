@@ -137,6 +137,7 @@ def with_held_out(
     names: Sequence[str],
     splits: Int[np.ndarray, " n"],
     place: Callable[[int], str],
+    together: Int[np.ndarray, " n"] | None = None,
 ) -> Int[np.ndarray, " n"]:
     """Split numbers with validation and test held out of train where there are none.
 
@@ -146,6 +147,7 @@ def with_held_out(
       names: Names of the classes or attributes.
       splits: Split numbers that are given.
       place: Function that says where the label of the image at a position is from.
+      together: Number of each image's group; the images of a group stay together. None divides image by image.
 
     Returns:
       Split numbers.
@@ -173,11 +175,71 @@ def with_held_out(
     tiny = [members for members in classes if len(members) <= len(missing)]
     if tiny:
         raise InputError(_too_few(tiny, missing, values, names, place))
+    if together is not None:
+        splits[train] = group_splits(
+            files, train, groups[train], together[train], {each: HELD_OUT[each] for each in missing}
+        )
+        lacking = [
+            names[int(groups[members[0]])] if values.ndim == 1 else "train"
+            for members in classes
+            if len(np.unique(splits[members])) <= len(missing)
+        ]
+        require(
+            not lacking,
+            f"{place(int(train[0]))}: too few groups of images that stay together to hold out "
+            f"{' and '.join(SPLITS[split] for split in missing)} beside train: {listed(lacking, most=20)}; add "
+            "images of other groups, or say which are which in a column split",
+        )
+        return splits
     for members in classes:
         for split in missing:
             held_out, members = np.split(members, [max(1, round(HELD_OUT[split] * len(members)))])
             splits[held_out] = split
     return splits
+
+
+def group_splits(
+    files: Sequence[str],
+    train: Int[np.ndarray, " m"],
+    classes: Int[np.ndarray, " m"],
+    together: Int[np.ndarray, " m"],
+    shares: Mapping[int, float],
+) -> Int[np.ndarray, " m"]:
+    """Split numbers of images in groups, of which each lies in one split.
+
+    Groups are taken in the order of their images' hashes, as long as no class gets more than its share. A class that
+    then has no image there gives its smallest group. So a share is reached as nearly as the groups allow.
+
+    Args:
+      files: Names of all images.
+      train: Positions of the images to divide.
+      classes: Their class numbers.
+      together: Their groups' numbers.
+      shares: Share of the images that are left, 0..1, by the number of the split to hold out.
+    """
+    group = np.unique(together, return_inverse=True)[1]
+    kinds = np.unique(classes, return_inverse=True)[1]
+    first = np.full(group.max() + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, group, _hashes(files, train))
+    counts = np.zeros((len(first), kinds.max() + 1), np.int64)
+    np.add.at(counts, (group, kinds), 1)
+    split_of = np.full(len(first), TRAIN, np.int8)
+    for split, share in shares.items():
+        free = np.argsort(first, kind="stable")
+        free = free[split_of[free] == TRAIN]
+        wanted = np.maximum(1, np.round(share * counts[free].sum(axis=0)))
+        held_out = np.zeros(counts.shape[1], np.int64)
+        for one in free.tolist():
+            if np.all((held_out + counts[one] <= wanted) | (counts[one] == 0)):
+                split_of[one] = split
+                held_out += counts[one]
+        for kind in range(counts.shape[1]):
+            own = free[(counts[free, kind] > 0) & (split_of[free] == TRAIN)]
+            if not held_out[kind] and len(own) > 1:
+                one = own[np.argmin(counts[own].sum(axis=1))]
+                split_of[one] = split
+                held_out += counts[one]
+    return split_of[group]
 
 
 def _too_few(

@@ -59,7 +59,8 @@ def list_folder(path: Path, labels: str | None) -> Listing:
 
     A CSV file has a first line of column names. Its first column names files, relative to the folder or, where that
     is unique, without their folders. A further column `split` says train, validation or test; without it, folders
-    `train/`, `validation/` and `test/` do if all images named lie in them. One column more holds classes, sorted by
+    `train/`, `validation/` and `test/` do if all images named lie in them. A further column `group` names what belongs
+    together, such as a patient: the images of a group are held out together. One column more holds classes, sorted by
     number if all are integers; several more are binary attributes. Images without a row become `unlabelled`.
 
     Hidden files and folders, and files without one of `EXTENSIONS`, are passed over. Symbolic links are followed,
