@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from scipy.sparse.csgraph import connected_components
 
 from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.decode import BadImage, decode_file
+from simsiam_jax.data.feed import read_ahead
 
 MARKS_FILE = "marks.npz"
 # Version of the marks in files: raise it with a change of how they are made.
@@ -35,6 +37,8 @@ LEAST_CORRELATION = 0.9  # Of the thumbnails.
 SHARE_OF_DISTANCE = 0.35
 NEAREST = 3
 REFERENCES = 512
+# Side in pixels at which files are compared before any data is prepared.
+FILE_SIDE = 64
 # A block of hashes that stays in a processor's cache.
 ROWS, COLUMNS = 16, 4096
 
@@ -94,6 +98,34 @@ def mark(images: UInt8[np.ndarray, "n height width 3"]) -> Marks:
         digest.update(pixels.data)
         digests[at] = np.frombuffer(digest.digest(), np.uint64)[0]
     return Marks(hashes, thumbnails, digests)
+
+
+def duplicate_files(paths: Sequence[Path]) -> Int[np.ndarray, " n"]:
+    """A number for each file, which duplicates share, as `duplicate_groups` has them; each file is decoded once.
+
+    Args:
+      paths: Paths of images. One that cannot be read is a duplicate of none.
+    """
+
+    def read(path: Path) -> Marks | None:
+        try:
+            return mark(decode_file(path, FILE_SIDE)[None])
+        except BadImage:
+            return None
+
+    found = list(read_ahead(read, paths, ahead=os.cpu_count() or 1))
+    readable = np.array([at for at, each in enumerate(found) if each is not None], int)
+    numbers = np.arange(len(found))
+    if len(readable):
+        marks = [each for each in found if each is not None]
+        parts = (
+            np.concatenate([getattr(each, name) for each in marks]) for name in ("hashes", "thumbnails", "digests")
+        )
+        groups = duplicate_groups(Marks(*parts))
+        # A group is called after its first file.
+        first = np.unique(groups, return_index=True)[1]
+        numbers[readable] = readable[first[groups]]
+    return numbers
 
 
 def marks_of(split: ImageSplit) -> Marks:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
@@ -31,7 +33,7 @@ ATTRIBUTE_VALUES = {
 
 
 def labels_from_csv(
-    path: Path, root: Path, files: Sequence[str]
+    path: Path, root: Path, files: Sequence[str], duplicates: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int32[np.ndarray, "n ..."], tuple[str, ...], Int[np.ndarray, " n"]]:
     """Labels and splits from a CSV file.
 
@@ -39,6 +41,7 @@ def labels_from_csv(
       path: Path of the CSV file.
       root: Path of the folder of images, for errors.
       files: Sorted names of the images.
+      duplicates: Number of each image's group of duplicates, which stay together as those of a column `group` do.
 
     Returns:
       Class numbers or attributes, the names of the classes or attributes, and split numbers.
@@ -109,7 +112,18 @@ def labels_from_csv(
     def place_of(at: int) -> str:
         return f"{path}, line {lines[at]}" if lines[at] else str(path)
 
-    return values, names, with_held_out(files, values, names, splits, place_of, together if groups else None)
+    joint = _joined(together, duplicates) if groups else duplicates
+    return values, names, with_held_out(files, values, names, splits, place_of, joint)
+
+
+def _joined(groups: Int[np.ndarray, " n"], others: Int[np.ndarray, " n"] | None) -> Int[np.ndarray, " n"]:
+    """Groups that join images which either of two groupings joins; a group is called by the position of an image."""
+    if others is None:
+        return groups
+    positions = np.arange(len(groups))
+    rows, columns = np.concatenate([positions, positions]), np.concatenate([groups, others])
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(groups), len(groups)))
+    return connected_components(graph, directed=False)[1]
 
 
 def _index(names: Sequence[str], name: str) -> int:

@@ -34,7 +34,7 @@ def top_folder(name: str) -> str:
 
 
 def labels_from_folders(
-    root: Path, folders: Sequence[str], files: Sequence[str]
+    root: Path, folders: Sequence[str], files: Sequence[str], together: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...], Int[np.ndarray, " n"]]:
     """Labels and splits from class folders, which may lie in folders named like splits.
 
@@ -42,6 +42,7 @@ def labels_from_folders(
       root: Path of the folder, for errors.
       folders: Names of the folders of the first two levels.
       files: Sorted names of the images.
+      together: Number of each image's group, as `with_held_out` takes it.
 
     Returns:
       Class numbers, class names and split numbers.
@@ -81,7 +82,11 @@ def labels_from_folders(
         if expected:
             require(folder in used, f"folder {root / folder} holds no images; put some in or remove it")
     values, names = sorted_classes(np.array(codes, np.int32), sorted(numbers), numbers)
-    return values, names, with_held_out(files, values, names, np.array(splits), lambda at: str(root / files[at]))
+
+    def place(at: int) -> str:
+        return str(root / files[at])
+
+    return values, names, with_held_out(files, values, names, np.array(splits), place, together)
 
 
 def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
@@ -272,18 +277,25 @@ def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def flat_splits(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
+def flat_splits(
+    root: Path, files: Sequence[str], together: Int[np.ndarray, " n"] | None = None
+) -> Int[np.ndarray, " n"]:
     """Split numbers of images without labels: 10 % of them, at most 1,000, are for validation.
 
     Args:
       root: The folder, for the error.
       files: Names of the images, whose hashes decide.
+      together: Number of each image's group; the images of a group stay together.
 
     Raises:
       InputError: If there is a single image.
     """
     require(len(files) > 1, f"{root} holds a single image; pretraining takes at least two")
     count = min(FLAT_VALIDATION_MAX, max(1, round(FLAT_VALIDATION_FRACTION * len(files))))
+    if together is not None:
+        require(len(np.unique(together)) > 1, f"{root} holds copies of a single image; pretraining takes at least two")
+        everything = np.arange(len(files))
+        return group_splits(files, everything, 0 * everything, together, {VALIDATION: count / len(files)})
     splits = np.full(len(files), TRAIN, np.int8)
     splits[np.argsort(_hashes(files, np.arange(len(files))), kind="stable")[:count]] = VALIDATION
     return splits

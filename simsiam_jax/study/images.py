@@ -70,7 +70,7 @@ def load_data(study: Study) -> Data:
       InputError: If the data set is not at hand, or has fewer labels than asked for.
     """
     config = study.config
-    info = dataset_info(config.dataset, config.labels)
+    info = dataset_info(config.dataset, config.labels, group_duplicates=config.group_duplicates)
 
     def names_of(info: DatasetInfo, ids: Int32[np.ndarray, " few"]) -> list[str]:
         size = config.cached_size or info.stored_size(config.image_size)
@@ -132,7 +132,7 @@ def _pretrained_before(
     if not name.startswith(FOLDER):
         return None
     try:
-        source = pretraining_source(name)
+        source = pretraining_source(name, group_duplicates=study.config.group_duplicates)
         return load(source, split) if split in source.splits else None
     except InputError as fault:
         logging.warning("whether images were pretrained on is unknown, as they are not at hand: %s", fault)
@@ -205,8 +205,8 @@ def pretraining_info(config: Config) -> DatasetInfo:
     """
     name = config.pretrain.dataset
     if name is None or name == config.dataset:
-        return dataset_info(config.dataset, config.labels)
-    return pretraining_source(name)
+        return dataset_info(config.dataset, config.labels, group_duplicates=config.group_duplicates)
+    return pretraining_source(name, group_duplicates=config.group_duplicates)
 
 
 def overlap(config: Config) -> bool:

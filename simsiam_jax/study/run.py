@@ -48,7 +48,7 @@ def check(study: Study) -> None:
       InputError: For the first mistake found.
     """
     config = study.config
-    info = dataset_info(config.dataset, config.labels)
+    info = dataset_info(config.dataset, config.labels, group_duplicates=config.group_duplicates)
     require(
         not study.evaluations or info.num_classes > 0,
         f"--dataset={config.dataset} has no labels to evaluate with"

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from simsiam_jax.data import load_split
+from simsiam_jax.data import dataset_info, load_split
 from simsiam_jax.data.cache import open_split, write_split
 from simsiam_jax.data.duplicates import MARKS_FILE, duplicate_groups, find, mark, marks_of
+from simsiam_jax.data.folders import list_folder
+from simsiam_jax.errors import InputError
 
 SIZE = 64
 
@@ -116,3 +118,35 @@ def test_marks_of_other_images_are_not_taken(tmp_path, pictures):
     marks_of(some)
     (folders[1] / MARKS_FILE).write_bytes((folders[0] / MARKS_FILE).read_bytes())
     assert marks_of(others).hashes.tolist() == expected
+
+
+@pytest.mark.parametrize("layout", ["classes", "csv", "no labels"])
+def test_duplicates_are_held_out_together_where_it_is_asked_for(tmp_path, pictures, layout):
+    rows = ["file,class,group"]
+    for number, image in enumerate(pictures[:60]):
+        kind = ("cat", "dog")[number % 2]
+        folder = tmp_path / "photos" / ("" if layout == "no labels" else kind)
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number}.png")
+        saved_again(image, 70).save(folder / f"{number} again.jpg", quality=95)
+        rows += [f"{kind}/{number}.png,{kind},p{number // 4}", f"{kind}/{number} again.jpg,{kind},"]
+    (tmp_path / "photos" / ("cat" if layout != "no labels" else "") / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    labels = str(tmp_path / "labels.csv") if layout == "csv" else None
+
+    def torn(listing):
+        split_of = {listing.files[at]: split for split, members in listing.splits.items() for at in members.tolist()}
+        return sum(split_of[name] != split_of[name.replace(".png", " again.jpg")] for name in split_of if "png" in name)
+
+    plain, grouped = (list_folder(tmp_path / "photos", labels, together) for together in (False, True))
+    assert torn(plain) > 5
+    assert torn(grouped) == 0
+    sizes = [{split: len(members) for split, members in listing.splits.items()} for listing in (plain, grouped)]
+    assert sizes[0].keys() == sizes[1].keys()
+    # A group has up to 8 images where the CSV file joins further ones.
+    assert all(abs(sizes[0][split] - sizes[1][split]) <= 12 for split in sizes[0])
+
+
+def test_grouping_is_for_folders_alone():
+    with pytest.raises(InputError, match="--group_duplicates goes with --dataset=folder:PATH"):
+        dataset_info("digits", group_duplicates=True)

@@ -15,7 +15,7 @@ from simsiam_jax.study.definition import Arm, Study
 
 EXPERIMENT = "evaluate"
 EVALUATION = [name for name, each in SETTINGS.items() if each.group == "evaluation"]
-DATA = ("dataset", "labels", "max_bad_images", "cached_size")
+DATA = ("dataset", "labels", "max_bad_images", "cached_size", "group_duplicates")
 
 
 def define() -> None:

@@ -23,13 +23,13 @@ WORDS = ("[FOLDER]",)
 def define() -> None:
     """Defines the flags."""
     names = ["dataset", "labels", "data_dir", "manual_dir", "image_size", "cached_size", "max_bad_images"]
-    define_flags(names, dataset="cifar10")
+    define_flags([*names, "group_duplicates"], dataset="cifar10")
 
 
 def main(folder: str | None = None) -> None:
     """Prepares a folder, or a data set."""
     take_folder(folder)
-    info = dataset_info(value("dataset"), labels_flag())
+    info = dataset_info(value("dataset"), labels_flag(), group_duplicates=value("group_duplicates"))
     image_size = value("image_size") or info.image_size
     if info.label_kind != "none":
         print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
