@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -91,7 +90,7 @@ def scores(outputs: Float[np.ndarray, "n k"], labels: Labels, *, threshold: Thre
     For attributes, macro (mean over the attributes) and micro (all entries as one attribute): `jaccard`, what the paper
     calls accuracy; `accuracy`; `auc`; and `average_precision`. All over the known entries, as scikit-learn defines
     them. An attribute that is known of no image is left out of the macro means; one that is always or never present, so
-    that nothing can be ranked, of the last two, and a warning tells its column. NaN where nothing is left.
+    that nothing can be ranked, of the last two. NaN where nothing is left.
 
     Args:
       outputs: Scores of the classes, of any scale; or probabilities of the attributes, 0..1.
@@ -231,15 +230,6 @@ def _rankings(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"])
     """The AUC and the average precision."""
     known = labels >= 0
     rankable = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
-    if not rankable.all():
-        columns = np.flatnonzero(~rankable)
-        logging.warning(
-            "%d of %d attributes are always or never present where they are known: "
-            "left out of the macro AUC and average precision (columns %s)",
-            len(columns),
-            len(rankable),
-            ", ".join(map(str, columns)),
-        )
     finite = bool(np.isfinite(outputs).all())  # a network that has diverged ranks nothing
     pooled = labels[known]
     found = []

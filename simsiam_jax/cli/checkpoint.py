@@ -91,6 +91,7 @@ def on_dataset(config: Config, dataset: str, labels: str | None) -> Config:
         config,
         dataset=info.name,
         labels=labels,
+        group_duplicates=config.group_duplicates and info.listing is not None,
         pretrain=dataclasses.replace(config.pretrain, dataset=config.pretrain.dataset or config.dataset),
         program=dataclasses.replace(config.program, finetune_views=moved.program.finetune_views),
     )

@@ -27,7 +27,7 @@ from simsiam_jax.settings.declare import plain_text
 from simsiam_jax.settings.recipes import preset_settings, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
 from simsiam_jax.settings.schema import BackboneConfig, Config
-from simsiam_jax.settings.values import differences, to_dict
+from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study import run as studies
 from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
@@ -228,7 +228,6 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     if value("dry_run"):
         print_estimate(study)
         return
-    show_config(study)
     failures = ()
     if backbones is None:
         failures = studies.run(study)
@@ -242,14 +241,3 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
         print(f"failed   {failure}", file=sys.stderr)
     if failures:
         sys.exit(1)
-
-
-def show_config(study: Study) -> None:
-    """Prints the resolved settings by group, and in what each arm differs from them."""
-    values = values_of(study.config)
-    for group in dict.fromkeys(each.group for each in SETTINGS.values()):
-        ours = {name: values[name] for name, each in SETTINGS.items() if each.group == group}
-        print(f"{group:12}", *(f"{name}={plain_text(each)}" for name, each in ours.items() if each is not None))
-    for arm, config in study.configs.items():
-        print(f"{arm:12}", *(f"{change};" for change in differences(to_dict(study.config), to_dict(config))))
-    sys.stdout.flush()

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,19 +55,6 @@ def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(labels.astype("<i4").tobytes())
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
-
-
-def count_shared(some: ImageSplit, others: ImageSplit) -> int:
-    """How many images of one split are, pixel for pixel, in another; 0 where the two differ in size."""
-    if some.images.shape[1:] != others.images.shape[1:]:
-        return 0
-    known = set(_digests(others.images))
-    return sum(digest in known for digest in _digests(some.images))
-
-
-def _digests(images: UInt8[np.ndarray, "n height width 3"]) -> Iterator[bytes]:
-    """A digest of each image's pixels, one image in memory at a time."""
-    return (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
 
 
 def open_split(folder: Path) -> ImageSplit | None:

@@ -213,18 +213,23 @@ DATASETS: dict[str, DatasetInfo] = {
 }
 
 
-def dataset_info(name: str, labels: str | None = None) -> DatasetInfo:
+def dataset_info(name: str, labels: str | None = None, *, group_duplicates: bool = False) -> DatasetInfo:
     """What is known of a data set, or of a folder of images, which is looked through.
 
     Args:
       name: Name of the data set: `NAME`, `NAME:VARIANT` or `folder:PATH`.
       labels: For a folder: a CSV file, or `none` to ignore what its subfolders say.
+      group_duplicates: For a folder: whether duplicates are held out together.
 
     Raises:
       InputError: If there is no such data set; the message lists the known names. If something is wrong with a folder.
     """
     if name.startswith(FOLDER):
-        return _folder_info(Path(name.removeprefix(FOLDER)), labels)
+        return _folder_info(Path(name.removeprefix(FOLDER)), labels, group_duplicates)
+    require(
+        not group_duplicates,
+        f"--group_duplicates goes with --dataset=folder:PATH; the splits of {name} are what they are: leave it out",
+    )
     require(labels is None, f"--labels={labels} goes with --dataset=folder:PATH; {name} has labels of its own")
     base, _, variant = name.partition(":")
     require(
@@ -255,13 +260,14 @@ def any_folder() -> DatasetInfo:
     )
 
 
-def pretraining_source(name: str) -> DatasetInfo:
+def pretraining_source(name: str, *, group_duplicates: bool = False) -> DatasetInfo:
     """A data set to pretrain on other than the one that is evaluated on; a folder's labels do not matter.
 
     Raises:
       InputError: As in `dataset_info`.
     """
-    return dataset_info(name, "none" if name.startswith(FOLDER) else None)
+    folder = name.startswith(FOLDER)
+    return dataset_info(name, "none" if folder else None, group_duplicates=group_duplicates and folder)
 
 
 def dataset_title(name: str) -> str:
@@ -270,8 +276,8 @@ def dataset_title(name: str) -> str:
     return f"{before}{Path(path).name}" if folder else name
 
 
-def _folder_info(path: Path, labels: str | None) -> DatasetInfo:
-    listing = list_folder(path.expanduser().absolute(), labels)
+def _folder_info(path: Path, labels: str | None, group_duplicates: bool) -> DatasetInfo:
+    listing = list_folder(path.expanduser().absolute(), labels, group_duplicates)
     both = "unlabelled" in listing.splits
     return DatasetInfo(
         name=f"{FOLDER}{listing.root}",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
@@ -31,7 +33,7 @@ ATTRIBUTE_VALUES = {
 
 
 def labels_from_csv(
-    path: Path, root: Path, files: Sequence[str]
+    path: Path, root: Path, files: Sequence[str], duplicates: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int32[np.ndarray, "n ..."], tuple[str, ...], Int[np.ndarray, " n"]]:
     """Labels and splits from a CSV file.
 
@@ -39,6 +41,7 @@ def labels_from_csv(
       path: Path of the CSV file.
       root: Path of the folder of images, for errors.
       files: Sorted names of the images.
+      duplicates: Number of each image's group of duplicates, which stay together as those of a column `group` do.
 
     Returns:
       Class numbers or attributes, the names of the classes or attributes, and split numbers.
@@ -53,7 +56,8 @@ def labels_from_csv(
     twice = next((name for name in header if header.count(name) > 1), None)
     require(twice is None, f"{path}, line {line}: two columns are called {twice!r}; rename or remove one")
     split_column = _index([name.lower() for name in header[1:]], "split") + 1
-    columns = [column for column in range(1, len(header)) if column != split_column]
+    group_column = _index([name.lower() for name in header[1:]], "group") + 1
+    columns = [column for column in range(1, len(header)) if column not in (split_column, group_column)]
     require(
         len(columns) > 0,
         f"{path}, line {line}: no column of labels; the first column names files, a further one their classes, "
@@ -64,6 +68,8 @@ def labels_from_csv(
     splits = np.full(len(files), UNLABELLED, np.int8)
     lines = np.zeros(len(files), np.int64)
     numbers: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    together = np.arange(len(files))
     find = _finder(root, files)
     for line, cells in rows:
         place = f"{path}, line {line}"
@@ -74,6 +80,8 @@ def labels_from_csv(
             raise InputError(f"{place}: {cells[0]!r} has a row already, line {lines[at]}; remove one")
         lines[at] = line
         splits[at] = _split_cell(cells[split_column], place) if split_column else TRAIN
+        if group_column and cells[group_column]:
+            together[at] = together[groups.setdefault(cells[group_column], at)]
         if attributes:
             values[at] = [_attribute(cells[column], header[column], place) for column in columns]
         elif cells[columns[0]]:
@@ -86,6 +94,16 @@ def labels_from_csv(
         by_folder = [SPLIT_FOLDERS.get(top_folder(files[at]).lower(), "") for at in labelled.tolist()]
         if {"train"} <= set(by_folder) <= {"train", "validation", "test"}:
             splits[labelled] = [SPLITS.index(split) for split in by_folder]
+    least, most = splits.copy(), splits.copy()
+    np.minimum.at(least, together, splits)
+    np.maximum.at(most, together, splits)
+    torn = next((name for name, first in groups.items() if least[first] < most[first]), None)
+    if torn is not None:
+        first = groups[torn]
+        raise InputError(
+            f"{path}, line {lines[first]}: group {torn!r} lies in {SPLITS[least[first]]} and {SPLITS[most[first]]}; "
+            "put all its images into one split"
+        )
     require(bool((splits == TRAIN).any()), f"{path} (--labels) has no image in split train; add some")
     names = tuple(printable(header[column]) for column in columns)
     if not attributes:
@@ -94,7 +112,18 @@ def labels_from_csv(
     def place_of(at: int) -> str:
         return f"{path}, line {lines[at]}" if lines[at] else str(path)
 
-    return values, names, with_held_out(files, values, names, splits, place_of)
+    joint = _joined(together, duplicates) if groups else duplicates
+    return values, names, with_held_out(files, values, names, splits, place_of, joint)
+
+
+def _joined(groups: Int[np.ndarray, " n"], others: Int[np.ndarray, " n"] | None) -> Int[np.ndarray, " n"]:
+    """Groups that join images which either of two groupings joins; a group is called by the position of an image."""
+    if others is None:
+        return groups
+    positions = np.arange(len(groups))
+    rows, columns = np.concatenate([positions, positions]), np.concatenate([groups, others])
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(groups), len(groups)))
+    return connected_components(graph, directed=False)[1]
 
 
 def _index(names: Sequence[str], name: str) -> int:

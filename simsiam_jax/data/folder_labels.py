@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
+from simsiam_jax.data.names import listed
 from simsiam_jax.errors import InputError, require
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
@@ -33,7 +34,7 @@ def top_folder(name: str) -> str:
 
 
 def labels_from_folders(
-    root: Path, folders: Sequence[str], files: Sequence[str]
+    root: Path, folders: Sequence[str], files: Sequence[str], together: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Int32[np.ndarray, " n"], tuple[str, ...], Int[np.ndarray, " n"]]:
     """Labels and splits from class folders, which may lie in folders named like splits.
 
@@ -41,6 +42,7 @@ def labels_from_folders(
       root: Path of the folder, for errors.
       folders: Names of the folders of the first two levels.
       files: Sorted names of the images.
+      together: Number of each image's group, as `with_held_out` takes it.
 
     Returns:
       Class numbers, class names and split numbers.
@@ -80,7 +82,11 @@ def labels_from_folders(
         if expected:
             require(folder in used, f"folder {root / folder} holds no images; put some in or remove it")
     values, names = sorted_classes(np.array(codes, np.int32), sorted(numbers), numbers)
-    return values, names, with_held_out(files, values, names, np.array(splits), lambda at: str(root / files[at]))
+
+    def place(at: int) -> str:
+        return str(root / files[at])
+
+    return values, names, with_held_out(files, values, names, np.array(splits), place, together)
 
 
 def _split_folders(root: Path, files: Sequence[str]) -> dict[str, int]:
@@ -136,6 +142,7 @@ def with_held_out(
     names: Sequence[str],
     splits: Int[np.ndarray, " n"],
     place: Callable[[int], str],
+    together: Int[np.ndarray, " n"] | None = None,
 ) -> Int[np.ndarray, " n"]:
     """Split numbers with validation and test held out of train where there are none.
 
@@ -145,6 +152,7 @@ def with_held_out(
       names: Names of the classes or attributes.
       splits: Split numbers that are given.
       place: Function that says where the label of the image at a position is from.
+      together: Number of each image's group; the images of a group stay together. None divides image by image.
 
     Returns:
       Split numbers.
@@ -168,18 +176,98 @@ def with_held_out(
     splits = splits.copy()
     train = np.flatnonzero(is_train)
     train = train[np.lexsort((_hashes(files, train), groups[train]))]
-    for members in np.split(train, np.flatnonzero(np.diff(groups[train])) + 1):
-        if len(members) <= len(missing):
-            first = int(members[0])
-            what = f"class {names[int(groups[first])]!r}" if values.ndim == 1 else "train"
-            raise InputError(
-                f"{place(first)}: {what} has too few images ({len(members)}) to hold out "
-                f"{' and '.join(SPLITS[split] for split in missing)}; add images or splits"
-            )
+    classes = np.split(train, np.flatnonzero(np.diff(groups[train])) + 1)
+    tiny = [members for members in classes if len(members) <= len(missing)]
+    if tiny:
+        raise InputError(_too_few(tiny, missing, values, names, place))
+    if together is not None:
+        splits[train] = group_splits(
+            files, train, groups[train], together[train], {each: HELD_OUT[each] for each in missing}
+        )
+        lacking = [
+            names[int(groups[members[0]])] if values.ndim == 1 else "train"
+            for members in classes
+            if len(np.unique(splits[members])) <= len(missing)
+        ]
+        require(
+            not lacking,
+            f"{place(int(train[0]))}: too few groups of images that stay together to hold out "
+            f"{' and '.join(SPLITS[split] for split in missing)} beside train: {listed(lacking, most=20)}; add "
+            "images of other groups, or say which are which in a column split",
+        )
+        return splits
+    for members in classes:
         for split in missing:
             held_out, members = np.split(members, [max(1, round(HELD_OUT[split] * len(members)))])
             splits[held_out] = split
     return splits
+
+
+def group_splits(
+    files: Sequence[str],
+    train: Int[np.ndarray, " m"],
+    classes: Int[np.ndarray, " m"],
+    together: Int[np.ndarray, " m"],
+    shares: Mapping[int, float],
+) -> Int[np.ndarray, " m"]:
+    """Split numbers of images in groups, of which each lies in one split.
+
+    Groups are taken in the order of their images' hashes, as long as no class gets more than its share. A class that
+    then has no image there gives its smallest group. So a share is reached as nearly as the groups allow.
+
+    Args:
+      files: Names of all images.
+      train: Positions of the images to divide.
+      classes: Their class numbers.
+      together: Their groups' numbers.
+      shares: Share of the images that are left, 0..1, by the number of the split to hold out.
+    """
+    group = np.unique(together, return_inverse=True)[1]
+    kinds = np.unique(classes, return_inverse=True)[1]
+    first = np.full(group.max() + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, group, _hashes(files, train))
+    counts = np.zeros((len(first), kinds.max() + 1), np.int64)
+    np.add.at(counts, (group, kinds), 1)
+    split_of = np.full(len(first), TRAIN, np.int8)
+    for split, share in shares.items():
+        free = np.argsort(first, kind="stable")
+        free = free[split_of[free] == TRAIN]
+        wanted = np.maximum(1, np.round(share * counts[free].sum(axis=0)))
+        held_out = np.zeros(counts.shape[1], np.int64)
+        for one in free.tolist():
+            if np.all((held_out + counts[one] <= wanted) | (counts[one] == 0)):
+                split_of[one] = split
+                held_out += counts[one]
+        for kind in range(counts.shape[1]):
+            own = free[(counts[free, kind] > 0) & (split_of[free] == TRAIN)]
+            if not held_out[kind] and len(own) > 1:
+                one = own[np.argmin(counts[own].sum(axis=1))]
+                split_of[one] = split
+                held_out += counts[one]
+    return split_of[group]
+
+
+def _too_few(
+    tiny: Sequence[Int[np.ndarray, " _"]],
+    missing: Sequence[int],
+    values: Int32[np.ndarray, "n ..."],
+    names: Sequence[str],
+    place: Callable[[int], str],
+) -> str:
+    """The line that refuses classes with fewer images than splits, or so few images with attributes."""
+    first = int(tiny[0][0])
+    held_out = " and ".join(SPLITS[split] for split in missing)
+    if values.ndim == 2:
+        return (
+            f"{place(first)}: train has too few images ({len(tiny[0])}) to hold out {held_out}; add images, or say "
+            "which are which in a column split"
+        )
+    counts = listed((f"{names[int(values[members[0]])]!r} ({len(members)})" for members in tiny), most=20)
+    return (
+        f"{place(first)}: too few images to hold out {held_out} beside train, which takes {len(missing) + 1} of a "
+        f"class: {counts}; add images, merge the class into another, remove it, or give the splits as folders train/, "
+        "validation/ and test/"
+    )
 
 
 def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np.ndarray, " m"]:
@@ -189,18 +277,25 @@ def _hashes(files: Sequence[str], positions: Int[np.ndarray, " m"]) -> UInt64[np
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def flat_splits(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
+def flat_splits(
+    root: Path, files: Sequence[str], together: Int[np.ndarray, " n"] | None = None
+) -> Int[np.ndarray, " n"]:
     """Split numbers of images without labels: 10 % of them, at most 1,000, are for validation.
 
     Args:
       root: The folder, for the error.
       files: Names of the images, whose hashes decide.
+      together: Number of each image's group; the images of a group stay together.
 
     Raises:
       InputError: If there is a single image.
     """
     require(len(files) > 1, f"{root} holds a single image; pretraining takes at least two")
     count = min(FLAT_VALIDATION_MAX, max(1, round(FLAT_VALIDATION_FRACTION * len(files))))
+    if together is not None:
+        require(len(np.unique(together)) > 1, f"{root} holds copies of a single image; pretraining takes at least two")
+        everything = np.arange(len(files))
+        return group_splits(files, everything, 0 * everything, together, {VALIDATION: count / len(files)})
     splits = np.full(len(files), TRAIN, np.int8)
     splits[np.argsort(_hashes(files, np.arange(len(files))), kind="stable")[:count]] = VALIDATION
     return splits

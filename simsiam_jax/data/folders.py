@@ -1,4 +1,4 @@
-"""A user's own folder of images: which files, which labels and which splits, before any image is read."""
+"""A user's own folder of images: which files, which labels and which splits, before any data is prepared."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Int32
 
+from simsiam_jax.data.duplicates import duplicate_files
 from simsiam_jax.data.folder_csv import labels_from_csv
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
@@ -48,7 +49,7 @@ class Listing:
     digest: str
 
 
-def list_folder(path: Path, labels: str | None) -> Listing:
+def list_folder(path: Path, labels: str | None, group_duplicates: bool = False) -> Listing:
     """Lists the images of a folder with their labels and splits.
 
     Without `labels` the folder holds class folders, `PATH/CLASS/**/x.jpg`, or such class folders within `train/` and
@@ -59,7 +60,8 @@ def list_folder(path: Path, labels: str | None) -> Listing:
 
     A CSV file has a first line of column names. Its first column names files, relative to the folder or, where that
     is unique, without their folders. A further column `split` says train, validation or test; without it, folders
-    `train/`, `validation/` and `test/` do if all images named lie in them. One column more holds classes, sorted by
+    `train/`, `validation/` and `test/` do if all images named lie in them. A further column `group` names what belongs
+    together, such as a patient: the images of a group are held out together. One column more holds classes, sorted by
     number if all are integers; several more are binary attributes. Images without a row become `unlabelled`.
 
     Hidden files and folders, and files without one of `EXTENSIONS`, are passed over. Symbolic links are followed,
@@ -68,9 +70,10 @@ def list_folder(path: Path, labels: str | None) -> Listing:
     Args:
       path: Path of the folder.
       labels: The value of --labels: a CSV file, `none` to take all images at any depth without labels, or None.
+      group_duplicates: Whether duplicates are held out together, exact and near ones; every image is opened for it.
 
     Returns:
-      What the folder holds; no image has been opened.
+      What the folder holds.
 
     Raises:
       InputError: If the folder or the CSV file is not as described.
@@ -83,12 +86,13 @@ def list_folder(path: Path, labels: str | None) -> Listing:
         len(files) > 0,
         f"folder:{path} (--dataset) holds no images; known are files ending in {', '.join(EXTENSIONS)}",
     )
+    together = _duplicates(root, files) if group_duplicates else None
     if labels not in (None, "none"):
-        values, names, splits = labels_from_csv(Path(labels).expanduser(), root, files)
+        values, names, splits = labels_from_csv(Path(labels).expanduser(), root, files, together)
     elif labels == "none" or not any("/" in name for name in files):
-        values, names, splits = np.full(len(files), NO_LABEL, np.int32), (), flat_splits(root, files)
+        values, names, splits = np.full(len(files), NO_LABEL, np.int32), (), flat_splits(root, files, together)
     else:
-        values, names, splits = labels_from_folders(root, folders, files)
+        values, names, splits = labels_from_folders(root, folders, files, together)
     kind = "attributes" if values.ndim == 2 else "classes" if names else "none"
     members = {split: np.flatnonzero(splits == number) for number, split in enumerate(SPLITS)}
     return Listing(
@@ -117,6 +121,18 @@ def list_images(path: Path) -> Listing:
     _, files = _walk(root)
     require(len(files) > 0, f"{path} holds no images; known are files ending in {', '.join(EXTENSIONS)}")
     return Listing(root, files, np.full(len(files), NO_LABEL, np.int32), "none", (), {}, "")
+
+
+_known: dict[str, Int[np.ndarray, " n"]] = {}
+
+
+def _duplicates(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """The groups of duplicates, kept for as long as the process lasts, which lists its folder several times."""
+    nothing = np.zeros(len(files), np.int32)
+    key = f"{root} {_digest(root, files, nothing, (), nothing)}"
+    if key not in _known:
+        _known[key] = duplicate_files([root / name for name in files])
+    return _known[key]
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:

@@ -127,6 +127,20 @@ def decode_split(
     return _decoded_batches([(source, positions) for _, source, positions in chosen], info, split, size), ids
 
 
+def file_names(builder: Any, info: DatasetInfo, ids: Int32[np.ndarray, " few"]) -> list[str]:
+    """The names of the files of a folder's images, relative to it, by the images' sample ids."""
+    names = [name for name in info.splits if name in builder.info.splits]
+    ends = np.cumsum([builder.info.splits[name].num_examples for name in names])
+    found = []
+    for sample_id in ids.tolist():
+        place = int(np.searchsorted(ends, sample_id, side="right"))
+        position = sample_id - (int(ends[place - 1]) if place else 0)
+        (example,) = _read(_source(builder, names[place]), np.array([position]))
+        name = example["name"]
+        found.append(os.fsdecode(name) if isinstance(name, bytes) else str(name))
+    return found
+
+
 def _source(builder: Any, tfds_split: str) -> Any:
     return builder.as_data_source(split=tfds_split, decoders={"image": tfds.decode.SkipDecoding()})
 

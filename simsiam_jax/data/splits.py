@@ -5,7 +5,9 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from absl import logging
+from jaxtyping import Int32
 
 from simsiam_jax.data import prepared, storage
 from simsiam_jax.data.cache import ImageSplit, open_split, write_split
@@ -80,6 +82,24 @@ def load_split(
     if cached is None:
         raise RuntimeError(f"the cache {folder} cannot be read just after it was written")
     return cached
+
+
+def file_names(
+    info: DatasetInfo, ids: Int32[np.ndarray, " few"], *, data_dir: str | Path, size: int | None, max_bad_images: float
+) -> list[str]:
+    """The names of the files of a folder's images, relative to it.
+
+    Args:
+      info: The folder, of which a split has been loaded.
+      ids: Sample ids of the images; each takes a read of its own.
+      data_dir: Folder of the prepared data.
+      size: Side in pixels at which the split was loaded.
+      max_bad_images: Share of files, 0..1, that may be unreadable.
+    """
+    root = Path(data_dir).expanduser().resolve()
+    with prepared.quiet():
+        builder = prepared.make_builder(info, root, NoiseConfig(), size, 0, max_bad_images)
+        return prepared.file_names(builder, info, ids)
 
 
 @contextlib.contextmanager

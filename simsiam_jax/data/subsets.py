@@ -4,9 +4,12 @@ With classes the choices are stratified. With attributes they are not, because a
 attributes and not for the others: images are then taken in a random order and keep their natural frequencies.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 
+from simsiam_jax.data.names import shown
 from simsiam_jax.errors import InputError, require
 
 # Labels are classes, 0 or more; or attributes, which are 1, 0, or -1 where not known.
@@ -36,19 +39,36 @@ def _shuffled_images(labels: Int[np.ndarray, "n attributes"], seed: int, draw: i
 
 
 def _enough_of_each(labels: Int[np.ndarray, "n attributes"], count: int) -> int:
-    """How many of the first images it takes to see every attribute present and absent `count` times each."""
-    places = {
-        (column, word): np.flatnonzero(values == value)
+    """How many of the first images it takes to see every attribute present and absent `count` times each.
+
+    A value that has fewer images than that takes all of its own.
+    """
+    places = [np.flatnonzero(values == value) for values in labels.T for value in (1, 0)]
+    return 1 + max(int(rows[min(count, len(rows)) - 1]) for rows in places if len(rows))
+
+
+def label_counts(labels: Labels, names: Sequence[str] = ()) -> dict[str, int]:
+    """How many images have each label that an evaluation learns from, by the label's name.
+
+    Args:
+      labels: Labels of all images: classes, 0 or more, and -1 where there is none; or attributes.
+      names: Names of the classes or attributes; where one is missing, its number stands for it.
+
+    Returns:
+      Numbers of images by `NAME`, for the classes that occur; or by `NAME present` and `NAME absent`, for attributes.
+    """
+
+    def name(number: int) -> str:
+        return names[number] if number < len(names) else str(number)
+
+    if labels.ndim == 1:
+        found, counts = np.unique(labels[labels >= 0], return_counts=True)
+        return {name(label): count for label, count in zip(found.tolist(), counts.tolist(), strict=True)}
+    return {
+        f"{name(column)} {word}": int(np.sum(values == value))
         for column, values in enumerate(labels.T)
         for word, value in (("present", 1), ("absent", 0))
     }
-    (column, word), fewest = min(places.items(), key=lambda item: len(item[1]))
-    require(
-        len(fewest) >= count,
-        f"--labels_per_class={count} is more than there are images with attribute {column} known to be {word}: "
-        f"{len(fewest)}",
-    )
-    return 1 + max(int(rows[count - 1]) for rows in places.values())
 
 
 def stratified_subset(
@@ -58,12 +78,14 @@ def stratified_subset(
     fraction: float | None = None,
     seed: int,
     draw: int = 0,
+    names: Sequence[str] = (),
 ) -> Int[np.ndarray, " chosen"]:
     """Chooses the labelled images that an evaluation may see.
 
     With classes, each class gives the same number, or the same share, of its images. With attributes, the first images
     of a random order are chosen: a fraction of them, or as many as it takes until each attribute was present in
-    `per_class` images and absent in as many. Images without a known attribute are left out.
+    `per_class` images and absent in as many. Images without a known attribute are left out. A class, or a value of an
+    attribute, that has fewer than `per_class` images gives all that it has.
 
     The choices of one seed and draw are nested: a larger number or fraction contains all images of a smaller one. So a
     curve over the number of labels compares like with like.
@@ -74,13 +96,13 @@ def stratified_subset(
       fraction: Share of each class, or of all images, in 0..1, rounded to whole images, at least one.
       seed: Seed of the choice, not negative.
       draw: Number of the draw, 0 or more: the choices of one seed are independent of each other.
+      names: Names of the classes or attributes, for the error.
 
     Returns:
       Sorted positions in `labels`.
 
     Raises:
-      InputError: If a class or an attribute's value has fewer than `per_class` images, or the fraction does not lie in
-        0..1.
+      InputError: If no class and no attribute's value has `per_class` images, or the fraction does not lie in 0..1.
     """
     if (per_class is None) == (fraction is None):
         raise TypeError("give one of per_class and fraction")
@@ -92,15 +114,14 @@ def stratified_subset(
         counts = [max(1, round(fraction * len(members))) for members in groups]
     else:
         require(per_class >= 1, f"--labels_per_class must be at least 1, not {per_class}")
-        if labels.ndim == 1:
-            smallest = min(groups, key=len)
-            require(
-                len(smallest) >= per_class,
-                f"--labels_per_class={per_class} is more than class {labels[smallest[0]]} has: {len(smallest)}",
-            )
-            counts = [per_class] * len(groups)
-        else:
-            counts = [_enough_of_each(labels[groups[0]], per_class)]
+        have = label_counts(labels, names)
+        most = max(have, key=lambda name: have[name])
+        require(
+            have[most] >= per_class,
+            f"--labels_per_class={per_class} is more than any "
+            f"{'class' if labels.ndim == 1 else 'attribute'} has: at most {have[most]}, of {shown(most)}",
+        )
+        counts = [per_class] * len(groups) if labels.ndim == 1 else [_enough_of_each(labels[groups[0]], per_class)]
     return np.sort(np.concatenate([members[:count] for members, count in zip(groups, counts, strict=True)]))
 
 

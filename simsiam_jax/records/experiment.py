@@ -191,6 +191,25 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """How many images of a split also lie in another one, exactly or nearly.
+
+    Attributes:
+      split: The split that is looked at, `validation` or `test`.
+      among: The images among which its images were found: `train`, `validation` or `pretraining`.
+      images: The number of images of the split.
+      shared: The number of them that lie in the other split too, 1 or more.
+      exact: The number of these that are equal to an image there, pixel for pixel.
+    """
+
+    split: str
+    among: str
+    images: int
+    shared: int
+    exact: int
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What a run is: the content of its experiment.json.
 
@@ -216,6 +235,7 @@ class Experiment:
       label_draws: The number of draws of labelled images of each evaluation, by its name; one where none is said.
       metric_reason: Why another number than the usual one leads, as the end of a sentence; empty where the usual does.
       label_counts: How often each class or attribute occurs, by split; empty where the file does not say.
+      leaks: The images of a split that also lie in another; None where the file does not say that any were looked for.
     """
 
     experiment: str
@@ -239,6 +259,7 @@ class Experiment:
     label_draws: dict[str, int] = field(default_factory=dict)
     metric_reason: str = ""
     label_counts: dict[str, LabelCounts] = field(default_factory=dict)
+    leaks: tuple[Leak, ...] | None = None
 
     def __post_init__(self) -> None:
         require(len(self.arms) > 0, "arms must name at least one arm")

@@ -27,7 +27,7 @@ from simsiam_jax.report.paper_form import PaperForm, best_arms, paper_form
 from simsiam_jax.report.seeds import Difference, Key, Score, paired_difference, planned_differences, scores_by_arm
 from simsiam_jax.report.variance import Components, primary_components
 from simsiam_jax.report.verdicts import Verdict, answer, verdict
-from simsiam_jax.report.words import NOTHING, STAGE_WORDS, cut, score_text
+from simsiam_jax.report.words import NOTHING, STAGE_WORDS, cut, leak_sentence, score_text
 
 # Every column that a table may have, in order, and its heading. Columns of test images also get a difference to the
 # first arm and a verdict; columns of validation images do where test images were not read.
@@ -135,6 +135,7 @@ class Table:
       metric_reason: Why another number than the usual one leads, as the end of a sentence; empty where the usual does.
       majority: What it scores to always name the largest class; None where that tells nothing.
       attributes: The numbers of each attribute; None for classes, and for older runs.
+      leaks: How many images of a split also lie in another, a sentence for each two splits that share images.
     """
 
     title: str
@@ -162,6 +163,7 @@ class Table:
     metric_reason: str = ""
     majority: Majority | None = None
     attributes: Attributes | None = None
+    leaks: tuple[str, ...] = ()
 
     @property
     def others(self) -> tuple[Row, ...]:
@@ -182,8 +184,8 @@ class Table:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What else came out beside the verdicts: arms that were not run, and how pretrainings ended."""
-        return tuple(words for words in (*self.absences, self.collapse, self.dimensions) if words)
+        """What else came out beside the verdicts: leaks, arms that were not run, how pretrainings ended."""
+        return tuple(words for words in (*self.leaks, *self.absences, self.collapse, self.dimensions) if words)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -282,6 +284,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         metric_reason=experiment.metric_reason,
         majority=majority,
         attributes=attribute_numbers(results, experiment),
+        leaks=tuple(leak_sentence(leak) for leak in experiment.leaks or ()),
     )
 
 

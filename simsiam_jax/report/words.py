@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from simsiam_jax.records.experiment import Leak
 from simsiam_jax.report.seeds import Difference, Score
 
 NOTHING = "–"
@@ -55,6 +56,19 @@ def cut(text: str, length: int) -> str:
 def seeds_text(count: int) -> str:
     """`1 seed` or `3 seeds`."""
     return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def leak_sentence(leak: Leak) -> str:
+    """How many images of a split also lie among others, in a sentence."""
+    among = {"train": "training"}.get(leak.among, leak.among)
+    if leak.exact == leak.shared:
+        exactly = "pixel for pixel" if leak.shared == 1 else "all pixel for pixel"
+    else:
+        exactly = f"{leak.exact:,} pixel for pixel and {leak.shared - leak.exact:,} nearly"
+    verb = "lies" if leak.shared == 1 else "lie"
+    return (
+        f"{leak.shared:,} of the {leak.images:,} {leak.split} images also {verb} among the {among} images, {exactly}."
+    )
 
 
 def score_text(score: Score | None, seeds: Sequence[int]) -> str:

@@ -322,6 +322,9 @@ class Config(Settings):
     max_bad_images: float = setting(
         0.01, "Share of a folder's files that may be unreadable and are skipped.", "data", low=0, high=1, shared=True
     )
+    group_duplicates: bool = setting(
+        False, "Whether a folder's duplicates, exact or near, are held out together.", "data", shared=True
+    )
     recipe: str = "paper"
     init: str = setting(
         "random", "Weights to start from: random, imagenet, a .safetensors file, or hf:OWNER/REPO@COMMIT.", "method"

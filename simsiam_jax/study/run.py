@@ -24,6 +24,7 @@ from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import check_metric, load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.study.overview import overview
 from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
@@ -42,7 +43,7 @@ def check(study: Study) -> None:
       InputError: For the first mistake found.
     """
     config = study.config
-    info = dataset_info(config.dataset, config.labels)
+    info = dataset_info(config.dataset, config.labels, group_duplicates=config.group_duplicates)
     require(
         not study.evaluations or info.num_classes > 0,
         f"--dataset={config.dataset} has no labels to evaluate with"
@@ -136,6 +137,7 @@ def run(study: Study) -> tuple[str, ...]:
     starts = load_starts(study)
     data = load_data(study)
     _bound_cache(study)
+    print("\n".join(overview(study, data)), flush=True)
     for name, arm in study.arms.items():
         if arm.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
@@ -252,6 +254,7 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
     open_workdir(study)
     data = load_data(study)
     _bound_cache(study)
+    print("\n".join(overview(study, data)), flush=True)
     if any(overlap(study.config_of(arm)) for arm in study.arms):
         logging.warning(
             "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "

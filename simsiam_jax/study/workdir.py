@@ -18,6 +18,7 @@ from simsiam_jax.records.experiment import (
     ArmRecord,
     Experiment,
     LabelCounts,
+    Leak,
     read_experiment,
 )
 from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
@@ -165,7 +166,13 @@ def describe(study: Study, data: Data, starts: Mapping[str, Start]) -> None:
             },
             metric_reason=data.metric_reason,
             label_counts=label_counts(data),
+            leaks=_joint_leaks((before.leaks if before else None) or (), data.leaks),
         ).write(study.workdir)
+
+
+def _joint_leaks(before: tuple[Leak, ...], now: tuple[Leak, ...]) -> tuple[Leak, ...]:
+    """The leaks of all runs of the folder: the arms of one may have pretrained on images, and those of another not."""
+    return tuple({(leak.split, leak.among): leak for leak in (*before, *now)}.values())
 
 
 def label_counts(data: Data) -> dict[str, LabelCounts]:

@@ -143,7 +143,7 @@ def test_a_mistake_ends_a_launcher_by_itself_as_it_does_beside_others(outcomes, 
     assert alone.stderr == outcomes["demo", "--epochs=0"].stderr
 
 
-def test_more_labels_than_exist_names_the_smallest_class(tmp_path):
+def test_more_labels_than_any_class_has_names_the_flag(tmp_path):
     result = launch("demo", f"--workdir={tmp_path / 'w'}", f"--data_dir={tmp_path}", "--labels_per_class=500")
     refused(result, "--labels_per_class=500")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from simsiam_jax.data import DATASETS, dataset_info, load_split
 from simsiam_jax.data.builders import fashion_mnist
 from simsiam_jax.data.builders.png import encode_png
-from simsiam_jax.data.cache import count_shared, open_split, write_split
+from simsiam_jax.data.cache import open_split, write_split
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.data.decode import decode_image
 from simsiam_jax.errors import InputError
@@ -379,14 +379,6 @@ def test_a_folder_prepared_when_more_broken_files_were_allowed_is_checked_again(
         load_split(name, "train", **arguments)
     assert "\n" not in str(error.value)
     assert "cat/0.jpg" in str(error.value)
-
-
-def test_images_in_both_of_two_splits_are_counted_by_their_pixels(prepared):
-    split = load_split("digits", "train", data_dir=prepared)
-    some, others = split.take(np.arange(10)), split.take(np.arange(7, 60))
-    distinct = {image.tobytes() for image in others.images}
-    assert count_shared(some, others) == sum(image.tobytes() in distinct for image in some.images) >= 3
-    assert count_shared(some, load_split("digits", "train", data_dir=prepared, size=4)) == 0
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,39 @@ def test_folders_named_like_splits_say_the_split_of_a_csvs_files(tmp_path):
     assert len(listing.splits["validation"]) == 4
 
 
+@pytest.mark.parametrize("attributes", [False, True])
+def test_the_images_of_a_group_are_held_out_together(tmp_path, attributes):
+    names = images("x", 60)
+    root = make(tmp_path / "root", *names)
+    # Groups of 3 images of one class, or of a single image where the cell is empty.
+    rows = [f"{name},p{at // 3 if at < 45 else ''},{at // 3 % 2}".replace(",p,", ",,") for at, name in enumerate(names)]
+    if attributes:
+        rows = [f"{row},{at % 2}" for at, row in enumerate(rows)]
+    listing = list_folder(root, csv_file(tmp_path, "\n".join(["file,Group,a" + ",b" * attributes, *rows])))
+    assert listing.label_kind == ("attributes" if attributes else "classes")
+    split_of = {at: split for split, members in listing.splits.items() for at in members.tolist()}
+    assert all(len({split_of[at] for at in range(first, first + 3)}) == 1 for first in range(0, 45, 3))
+    # A fifth of 60 is 12, and a fifth of the other 48 about 10.
+    assert 9 <= len(listing.splits["test"]) <= 12
+    assert 7 <= len(listing.splits["validation"]) <= 10
+    if not attributes:
+        assert all(len(set(listing.labels[members])) == 2 for members in listing.splits.values())
+
+
+def test_a_group_larger_than_a_share_leaves_no_class_without_held_out_images(tmp_path):
+    names = [*images("cat", 15), *images("dog", 15)]
+    root = make(tmp_path / "root", *names)
+    rows = [f"{name},{name[:3]},{name[:3]}{at // 5}" for at, name in enumerate(names)]
+    listing = list_folder(root, csv_file(tmp_path, "\n".join(["file,class,group", *rows])))
+    assert {split: len(members) for split, members in listing.splits.items()} == {
+        "train": 10, "validation": 10, "test": 10,
+    }  # fmt: skip
+    two = [f"{name},{name[:3]},{name[:3]}{at // 8}" for at, name in enumerate(names)]
+    message = complaint(root, csv_file(tmp_path, "\n".join(["file,class,group", *two])))
+    assert "too few groups of images that stay together" in message
+    assert "cat" in message
+
+
 def test_several_columns_are_attributes_with_gaps(tmp_path):
     root = make(tmp_path / "root", *images("x", 15))
     cells = ["1,0,yes", "TRUE,False,no", ",nan,NA", "?,1.0,0.0", "true,false,Yes"]
@@ -241,7 +274,11 @@ FOLDER_MISTAKES = {
     ),
     "images beside classes": (["cat/1.jpg", "dog/2.jpg", "x.jpg"], ["beside", "such as x.jpg", "--labels=none"]),
     "one class": (images("cat", 5), ["'cat' is the only class"]),
-    "few images of a class": ([*images("cat", 5), *images("dog", 2)], ["'dog' has too few images (2) to hold"]),
+    "few images of some classes": (
+        [*images("cat", 3), *images("cow", 1), *images("dog", 2)],
+        ["which takes 3 of a class: 'cow' (1), 'dog' (2);", "train/, validation/ and test/"],
+    ),
+    "few images of a class": ([*images("cat", 5), *images("dog", 2)], ["of a class: 'dog' (2); add images, merge"]),
     "test only": ([*images("test/a", 5), *images("val/b", 5)], ["has test/ but no train/"]),
     "a split beside a class": ([*images("train/a", 5), *images("bus", 5)], ["train/, a split, beside bus/, a class"]),
     "two of one split": (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], ["val/, valid/", "merge"]),
@@ -295,9 +332,15 @@ CSV_MISTAKES = {
     "file,label\nx/0000.jpg,a\nx/0001.jpg,a": ["'a' is the only class"],
     "file,split,label\nx/0000.jpg,dev,a": ["line 2: split is 'dev'; allowed are train, validation and test"],
     "file,split,label\nx/0000.jpg,,a": ["line 2: split is ''"],
+    "file,split,group,label\nx/0000.jpg,train,p7,a\nx/0001.jpg,train,p8,b\nx/0002.jpg,test,p8,a": [
+        "line 3: group 'p8' lies in train and test",
+    ],
     "file,split,label\nx/0000.jpg,test,a": ["no image in split train"],
     "file,split,label\nx/0000.jpg,train,a\nx/0001.jpg,train,b\nx/0002.jpg,test,c": ["line 4: class 'c' of test has no"],
-    "file,label\nx/0000.jpg,a\nx/0001.jpg,b\nx/0002.jpg,b": ["line 2: class 'a' has too few images (1)"],
+    "file,label\nx/0000.jpg,a\nx/0001.jpg,b\nx/0002.jpg,b": [
+        "line 2: too few images to hold out test",
+        "'a' (1), 'b' (2)",
+    ],
     "file,p,q\nx/0000.jpg,1,-1": ["line 2: q is '-1'; allowed are 1 or 0"],
     "file,p,q\nx/0000.jpg,1,2": ["line 2: q is '2'"],
     "file,p,q\nx/0000.jpg,1,1\nx/0001.jpg,1,1": ["train has too few images (2)"],

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.data import stratified_split, stratified_subset
+from simsiam_jax.data.subsets import label_counts
 from simsiam_jax.errors import InputError
 
 
@@ -47,9 +48,17 @@ def test_more_labels_contain_all_that_fewer_chose(labels):
     assert tenth < set(stratified_subset(labels, fraction=0.15, seed=5).tolist())
 
 
-def test_more_labels_than_exist_names_flag_class_and_count(labels):
-    with pytest.raises(InputError, match=r"--labels_per_class=22 is more than class 2 has: 21$"):
-        stratified_subset(labels, per_class=22, seed=0)
+def test_a_class_with_fewer_images_than_asked_for_gives_all_that_it_has():
+    labels = np.repeat([0, 1, 2], [3, 40, 200])
+    chosen = stratified_subset(labels, per_class=20, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [3, 20, 20]
+    assert set(chosen) < set(stratified_subset(labels, per_class=41, seed=0).tolist())
+
+
+def test_more_labels_than_any_class_has_names_flag_class_and_count():
+    labels = np.repeat([0, 1, 2], [3, 40, 200])
+    with pytest.raises(InputError, match=r"--labels_per_class=201 is more than any class has: at most 200, of dog$"):
+        stratified_subset(labels, per_class=201, seed=0, names=["cat", "cow", "dog"])
 
 
 def test_unlabelled_images_are_refused():
@@ -143,14 +152,23 @@ def test_choices_among_attributes_are_the_same_on_every_machine(attributes):
     )
 
 
-def test_more_labels_than_an_attribute_has_names_flag_column_and_count(attributes):
-    have = int((attributes[:, 0] == 1).sum())
-    message = rf"--labels_per_class={have + 1} is more than .* attribute 0 known to be present: {have}$"
-    with pytest.raises(InputError, match=message):
-        stratified_subset(attributes, per_class=have + 1, seed=0)
-    everywhere = np.array([[1, 0], [1, 1]])
-    with pytest.raises(InputError, match=r"--labels_per_class=1 .* attribute 0 known to be absent: 0$"):
-        stratified_subset(everywhere, per_class=1, seed=0)
+def test_an_attribute_with_fewer_images_than_asked_for_gives_all_that_it_has():
+    values = np.zeros((100, 2), int)
+    values[:50, 0], values[[90, 95], 1] = 1, 1
+    chosen = values[stratified_subset(values, per_class=10, seed=0)]
+    assert (chosen == 1).sum(axis=0)[1] == 2
+    assert (chosen == 1).sum(axis=0)[0] >= 10
+
+
+def test_more_labels_than_any_attribute_has_names_flag_attribute_and_count():
+    values = np.array([[1, 0], [1, 1], [1, -1]])
+    with pytest.raises(InputError, match=r"--labels_per_class=4 .* any attribute has: at most 3, of bald present$"):
+        stratified_subset(values, per_class=4, seed=0, names=["bald", "old"])
+
+
+def test_labels_are_counted_by_name():
+    assert label_counts(np.array([1, 0, 1, -1]), ["cat", "dog"]) == {"cat": 1, "dog": 2}
+    assert label_counts(np.array([[1], [0], [-1], [0]]), ["bald"]) == {"bald present": 1, "bald absent": 2}
 
 
 def test_images_of_which_no_attribute_is_known_are_no_choice():

@@ -16,6 +16,7 @@ from simsiam_jax.records.experiment import (
     Column,
     LabelCounts,
     Layout,
+    Leak,
     read_experiment,
 )
 from tests.support.made_up import make_arm, make_experiment
@@ -52,7 +53,7 @@ def test_an_experiment_with_every_field_reads_back_as_written(tmp_path):
         metric_reason="because --metric asks for it",
         label_counts={"train": LabelCounts((3, 4), (7, 6))},
     )
-    written = dataclasses.replace(written, arms=(*written.arms, arm))
+    written = dataclasses.replace(written, arms=(*written.arms, arm), leaks=(Leak("test", "train", 400, 12, 9),))
     for each in (written, arm, written.layout, written.layout.columns[0], written.plan, written.label_counts["train"]):
         unset = [field.name for field in dataclasses.fields(each) if getattr(each, field.name) == field.default]
         assert unset == []

@@ -83,9 +83,10 @@ def test_every_unit_leaves_its_lines_and_the_table_is_printed(demo):
     assert (workdir / "report" / "index.html").stat().st_size > 50_000
 
 
-def test_the_settings_are_printed_and_saved(demo):
+def test_the_terminal_says_what_was_found_and_the_settings_are_saved(demo):
     workdir, result = demo
-    assert "projector_dim=64" in result.stdout
+    assert "digits: 1,797 images in 10 classes" in result.stdout.splitlines()[0]
+    assert "projector_dim" not in result.stdout
     saved = json.loads((workdir / "in_domain" / "seed-0" / "pretrain" / "config.json").read_text())
     assert saved["config"]["program"]["head"]["projector_dim"] == 64
     assert (saved["arm"], saved["pretrain"], saved["stage"]) == ("in_domain", "digits", "pretrain")

@@ -28,7 +28,7 @@ from simsiam_jax.study.definition import Arm, Study
 EXPERIMENT = "evaluate"
 WORDS = ("[FOLDER]",)
 EVALUATION = [name for name, each in SETTINGS.items() if each.group == "evaluation"]
-DATA = ("dataset", "labels", "max_bad_images", "cached_size")
+DATA = ("dataset", "labels", "max_bad_images", "cached_size", "group_duplicates")
 _UNTRAINED = "none"
 
 

@@ -33,7 +33,7 @@ WORDS = ("[FOLDER]",)
 def define() -> None:
     """Defines the flags."""
     names = ["dataset", "labels", "data_dir", "manual_dir", "image_size", "cached_size", "max_bad_images"]
-    define_flags([*names, "cache_limit", "list", "clean"], dataset="cifar10")
+    define_flags([*names, "group_duplicates", "cache_limit", "list", "clean"], dataset="cifar10")
 
 
 def main(folder: str | None = None) -> None:
@@ -45,11 +45,11 @@ def main(folder: str | None = None) -> None:
         named = folder is not None or flags.FLAGS["dataset"].present
         found = storage.stored(root)
         if named:
-            ours = _names(dataset_info(value("dataset"), labels_flag()))
+            ours = _names(dataset_info(value("dataset"), labels_flag(), group_duplicates=value("group_duplicates")))
             found = [each for each in found if each.name.startswith(ours)]
         (_remove if value("clean") else _list)(root, found)
         return
-    info = dataset_info(value("dataset"), labels_flag())
+    info = dataset_info(value("dataset"), labels_flag(), group_duplicates=value("group_duplicates"))
     image_size = value("image_size") or info.image_size
     if info.label_kind != "none":
         print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
