@@ -26,6 +26,8 @@ from simsiam_jax.study.definition import THREE_ARMS, Study
 from tests.support.launchers import launch_in_one_process, refused
 from tests.support.timm_models import import_timm
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 # A name that a spreadsheet takes for a formula, one of two lines, and one that is no UTF-8.
 ODD = ("=1+1.png", "two\nlines.png", os.fsdecode(b"\xff.png"))

@@ -72,7 +72,7 @@ def check_same_network(stages: Sequence[TrainedStage]) -> None:
 
 
 def on_dataset(config: Config, dataset: str, labels: str | None) -> Config:
-    """The settings of a pretraining, with the evaluations moved to another data set, or to a folder's labels.
+    """The settings of a pretraining, with the evaluations moved to another data set, or to other labels of a folder.
 
     Args:
       config: Settings of the pretraining.
@@ -80,6 +80,8 @@ def on_dataset(config: Config, dataset: str, labels: str | None) -> Config:
       labels: Labels as --labels takes them.
     """
     info = dataset_info(dataset, labels)
+    if (info.name, labels) == (config.dataset, config.labels):
+        return config
     moved = recipe_config(
         config.recipe,
         dataset=info.name,

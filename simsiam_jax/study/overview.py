@@ -28,7 +28,7 @@ def overview(study: Study, data: Data) -> list[str]:
         ("splits", ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items() if name != "unlabelled")),
         ("pretrained", _pretrained(study, data)),
         ("labels", _labels(study, data)),
-        ("in two", _leaks(data)),
+        ("leaks", _leaks(data)),
         ("arms", _arms(study)),
         ("units", _units(study)),
         ("command", shown(study.command)),
@@ -40,6 +40,9 @@ def _images(data: Data) -> str:
     kinds = {"classes": f" in {data.info.num_classes:,} classes", "none": " without labels"}
     kinds["attributes"] = f" with {data.info.num_classes:,} attributes"
     count = sum(len(split) for name, split in data.splits.items() if name != "unlabelled")
+    if data.info.listing is not None:
+        # Of validation a part may be read, and images without labels are in no split of these.
+        count = len(data.info.listing.files)
     return f"{shown(data.info.title)}: {count:,} images{kinds[data.info.label_kind]}"
 
 
@@ -63,7 +66,7 @@ def _majority(labels: Int32[np.ndarray, "n *attributes"], info: DatasetInfo) -> 
     counts = label_counts(labels, info.class_names)
     largest = max(counts, key=lambda name: counts[name])
     share = counts[largest] / sum(counts.values())
-    return f"{shown(largest)} is {share:.0%} of the training images: to answer nothing else is right that often"
+    return f"{shown(largest)} is {share:.0%} of the training images: always to name it is right that often"
 
 
 def _sizes(study: Study, data: Data) -> str:

@@ -235,8 +235,8 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
         print(f"failed   {failure}", file=sys.stderr, flush=True)
         return [failure]
     note.unlink(missing_ok=True)
-    told = f"unit {number} of {total}  {unit.title}  {unit.outcome()}  ({duration(time.monotonic() - begun)})"
-    unit.display.tell(told)
+    told = (f"unit {number} of {total}", unit.title, unit.outcome(), f"({duration(time.monotonic() - begun)})")
+    unit.display.tell("  ".join(words for words in told if words))
     return []
 
 

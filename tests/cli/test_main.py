@@ -116,7 +116,7 @@ def completion(tmp_path_factory):
 # Readline makes a word of its own of each equals sign.
 COMPLETIONS = [
     (["s"], ["study"]),
-    (["pre"], ["prepare", "pretrain"]),
+    (["pre"], ["predict", "prepare", "pretrain"]),
     (["study", "--bac"], ["--backbone"]),
     (["study", "--preset", ""], ["full", "small", "smoke"]),
     (["study", "--preset", "="], ["full", "small", "smoke"]),

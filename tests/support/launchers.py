@@ -61,8 +61,9 @@ def launch_in_one_process(commands):
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        check=True,
+        check=False,
     )
+    assert answer.returncode == 0, answer.stderr
     results = zip(commands, json.loads(answer.stdout), strict=True)
     return [subprocess.CompletedProcess(command, *outcome) for command, outcome in results]
 

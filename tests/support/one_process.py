@@ -12,9 +12,12 @@ import json
 import runpy
 import sys
 
-from absl import flags
+from absl import flags, logging
 
-from simsiam_jax.cli import launch  # noqa: F401  flags of absl itself are defined once, and stay
+# These define flags once, when they are imported, and the flags stay.
+from array_record.python import array_record_data_source  # noqa: F401
+
+from simsiam_jax.cli import launch  # noqa: F401
 
 
 def outcome(module, words):
@@ -25,6 +28,8 @@ def outcome(module, words):
     assert spec.origin is not None
     known, out, err = set(flags.FLAGS), io.StringIO(), io.StringIO()
     sys.argv = [spec.origin, *words]
+    warnings = logging.get_absl_handler().python_handler
+    before = warnings.setStream(err)
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -32,6 +37,7 @@ def outcome(module, words):
     except SystemExit as end:
         code = end.code or 0
     finally:
+        warnings.setStream(before)
         for name in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, name)
     return code, out.getvalue(), err.getvalue()
