@@ -63,6 +63,8 @@ def leak_sentence(leak: Leak) -> str:
     among = {"train": "training"}.get(leak.among, leak.among)
     if leak.exact == leak.shared:
         exactly = "pixel for pixel" if leak.shared == 1 else "all pixel for pixel"
+    elif leak.exact == 0:
+        exactly = "nearly" if leak.shared == 1 else "all nearly"
     else:
         exactly = f"{leak.exact:,} pixel for pixel and {leak.shared - leak.exact:,} nearly"
     verb = "lies" if leak.shared == 1 else "lie"

@@ -45,6 +45,7 @@ class Data:
       validation: Images that choose epochs and penalties, and are watched during pretraining.
       test: Images that are read once, at the end of each unit; None where there are no labels to evaluate with.
       leaks: Images of validation and test that also lie in train, in each other or among those pretrained on.
+      found: Number of images of train, validation and test together, also where fewer are taken for validation.
       asked_metric: The number that the user asked for by `--metric`; None leaves it to the data.
     """
 
@@ -55,6 +56,7 @@ class Data:
     validation: ImageSplit
     test: ImageSplit | None
     leaks: tuple[Leak, ...] = ()
+    found: int = 0
     asked_metric: str | None = None
 
     @property
@@ -116,6 +118,7 @@ def load_data(study: Study) -> Data:
             unlabelled = voters
         else:
             unlabelled = _at_most(load(source, config.pretrain.split), config.pretrain.max_images)
+    found = sum(len(split) for split in (train, validation, test) if split is not None)
     most = config.evaluation.max_validation_images
     if most is not None and most < len(validation):
         if info.label_kind == "none":
@@ -136,7 +139,7 @@ def load_data(study: Study) -> Data:
         {name: split for name, split in pools.items() if split is not None},
         lambda ids: [] if info.listing is None else names_of(info, ids),
     )
-    return Data(info, train, voters, unlabelled, validation, test, leaks, config.evaluation.metric)
+    return Data(info, train, voters, unlabelled, validation, test, leaks, found, config.evaluation.metric)
 
 
 def _pretrained_before(

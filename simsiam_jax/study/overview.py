@@ -39,11 +39,7 @@ def overview(study: Study, data: Data) -> list[str]:
 def _images(data: Data) -> str:
     kinds = {"classes": f" in {data.info.num_classes:,} classes", "none": " without labels"}
     kinds["attributes"] = f" with {data.info.num_classes:,} attributes"
-    count = sum(len(split) for name, split in data.splits.items() if name != "unlabelled")
-    if data.info.listing is not None:
-        # Of validation a part may be read, and images without labels are in no split of these.
-        count = len(data.info.listing.files)
-    return f"{shown(data.info.title)}: {count:,} images{kinds[data.info.label_kind]}"
+    return f"{shown(data.info.title)}: {data.found:,} images{kinds[data.info.label_kind]}"
 
 
 def _counts(labels: Int32[np.ndarray, "n *attributes"], info: DatasetInfo) -> str:

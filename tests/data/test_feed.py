@@ -144,8 +144,8 @@ def test_a_container_has_the_memory_of_its_limit(tmp_path, monkeypatch):
 )
 def test_scans_are_of_equal_length_where_that_is_cheap(steps, batch_bytes, lengths):
     calls = _calls_of_many(np.zeros((steps, 1, 1)), batch_bytes)
-    assert [len(call) for call in calls] == lengths
-    np.testing.assert_array_equal(np.concatenate(calls), np.arange(steps))
+    assert [len(call.where) for call in calls] == lengths
+    np.testing.assert_array_equal(np.concatenate([call.where for call in calls]), np.arange(steps))
 
 
 _STREAM_UNDER_A_CAP = """

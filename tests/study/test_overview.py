@@ -118,6 +118,9 @@ def test_leak_sentences_say_how_many_are_equal():
     assert leak_sentence(Leak("test", "pretraining", 40, 1, 1)) == (
         "1 of the 40 test images also lies among the pretraining images, pixel for pixel."
     )
+    assert leak_sentence(Leak("test", "validation", 40, 2, 0)) == (
+        "2 of the 40 test images also lie among the validation images, all nearly."
+    )
 
 
 def test_a_pool_of_unlabelled_images_that_overlaps_the_test_images_is_noticed(photos, tmp_path):
