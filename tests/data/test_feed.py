@@ -245,7 +245,7 @@ start = create_state(jax.jit(model.init)(jax.random.key(0), image, image), optim
 schedule = ScheduleConfig(learning_rate=0.01)
 plan = make_plan(64, schedule=schedule, micro_batch_size=16, epochs=1, seed=0)
 run = epoch_runner(compile_update(update, platform="cpu"), "streamed")
-state, metrics = run(start, split, *plan.epoch(0), lambda *_: None)
+state, metrics, _ = run(start, split, *plan.epoch(0), lambda *_: None)
 leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(jax.device_get(state.params))]
 np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=np.array(sorted(read)))
 """
