@@ -88,7 +88,8 @@ def test_pretraining_on_a_folder_of_mixed_formats_leaves_a_checkpoint(places, pr
         "test": 24,
     }
     assert 0 <= numbers(pretrained)["pretrain", "validation"]["knn_top1"] <= 1
-    assert (pretrained / "in_domain/seed-0/pretrain/checkpoints/2").is_dir()
+    # Two epochs of four updates of 16 images.
+    assert (pretrained / "in_domain/seed-0/pretrain/checkpoints/8").is_dir()
 
 
 def test_a_checkpoint_is_evaluated_with_the_folders_as_labels(pretrained, places):
