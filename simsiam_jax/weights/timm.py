@@ -154,14 +154,15 @@ def timm_code(module: Any, image_size: int, num_classes: int = 0) -> str:
     if write is None:
         name = type(module).__name__
         raise InputError(f"--backbone: no code builds {name} in timm; add some to simsiam_jax/weights/timm.py")
-    return write(module, image_size).replace("num_classes=0", f"num_classes={num_classes}")
+    return write(module, image_size, num_classes)
 
 
-def _resnet_code(module: ResNet18, image_size: int) -> str:
+def _resnet_code(module: ResNet18, image_size: int, num_classes: int) -> str:
     channels = module.stage_channels()
-    lines = ["import timm", "from torch import nn", 'model = timm.create_model("resnet18", num_classes=0)']
+    lines = ["import timm", "from torch import nn"]
+    lines.append(f'model = timm.create_model("resnet18", num_classes={num_classes})')
     if module.width != 1.0:
-        lines[-1] = f'model = timm.create_model("resnet18", num_classes=0, channels={tuple(channels)})'
+        lines[-1] = f'model = timm.create_model("resnet18", num_classes={num_classes}, channels={tuple(channels)})'
         lines += [
             f"model.conv1 = nn.Conv2d(3, {channels[0]}, 7, stride=2, padding=3, bias=False)",
             f"model.bn1 = nn.BatchNorm2d({channels[0]})",
@@ -174,12 +175,12 @@ def _resnet_code(module: ResNet18, image_size: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _efficientnet_code(module: EfficientNetB0, image_size: int) -> str:
-    lines = ["import timm", 'model = timm.create_model("efficientnet_b0", num_classes=0)']
+def _efficientnet_code(module: EfficientNetB0, image_size: int, num_classes: int) -> str:
+    lines = ["import timm", f'model = timm.create_model("efficientnet_b0", num_classes={num_classes})']
     if module.width != 1.0:
         lines[-1] = (
             'model = timm.models.efficientnet._gen_efficientnet("efficientnet_b0", '
-            f"channel_multiplier={module.width}, num_classes=0)"
+            f"channel_multiplier={module.width}, num_classes={num_classes})"
         )
     if module.stem != "imagenet":
         lines.append("model.conv_stem.stride = (1, 1)")
@@ -188,29 +189,29 @@ def _efficientnet_code(module: EfficientNetB0, image_size: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _vit_code(module: VisionTransformer, image_size: int) -> str:
+def _vit_code(module: VisionTransformer, image_size: int, num_classes: int) -> str:
     return (
         "from functools import partial\n"
         "import timm\n"
         "from torch import nn\n"
-        'model = timm.create_model("vit_small_patch16_224", num_classes=0, '
+        f'model = timm.create_model("vit_small_patch16_224", num_classes={num_classes}, '
         f"img_size={image_size}, patch_size={module.patch_size}, embed_dim={module.token_channels()}, "
         f"depth={module.depth}, num_heads={module.heads}, mlp_ratio={module.mlp_ratio}, qkv_bias={module.qkv_bias}, "
         f"norm_layer=partial(nn.LayerNorm, eps={module.norm_epsilon}))\n"
     )
 
 
-def _pit_code(module: PoolingVisionTransformer, image_size: int) -> str:
+def _pit_code(module: PoolingVisionTransformer, image_size: int, num_classes: int) -> str:
     return (
         "import timm\n"
-        'model = timm.create_model("pit_ti_224", num_classes=0, '
+        f'model = timm.create_model("pit_ti_224", num_classes={num_classes}, '
         f"img_size={image_size}, patch_size={module.patch_size}, stride={module.patch_size // 2}, "
         f"base_dims={[module.head_channels()] * len(module.heads)}, depth={list(module.depths)}, "
         f"heads={list(module.heads)})\n"
     )
 
 
-_TIMM_CODE: dict[type, Callable[[Any, int], str]] = {
+_TIMM_CODE: dict[type, Callable[[Any, int, int], str]] = {
     ResNet18: _resnet_code,
     EfficientNetB0: _efficientnet_code,
     VisionTransformer: _vit_code,
