@@ -4,7 +4,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
@@ -23,7 +23,7 @@ from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
-from simsiam_jax.study.images import check_metric, load_data, overlap, pretraining_images, pretraining_info
+from simsiam_jax.study.images import Data, check_metric, load_data, overlap, pretraining_images, pretraining_info
 from simsiam_jax.study.overview import overview
 from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
@@ -145,15 +145,8 @@ def run(study: Study) -> tuple[str, ...]:
     describe(study, data, starts)
     save_pairs(study.workdir, data.train if data.unlabelled is None else data.unlabelled, study.config.program.views)
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
-    started, display = environment(), Display()
-    networks: dict[ProgramConfig, CompiledNetwork] = {}
-
-    def unit_of(name: str, seed: int) -> Unit:
-        program = study.config_of(name).program
-        if program not in networks:
-            networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
-        return Unit(study, networks[program], starts[name].variables, data, name, seed, started, display)
-
+    display = Display()
+    unit_of = _unit_maker(study, data, starts, display)
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
@@ -171,6 +164,28 @@ def run(study: Study) -> tuple[str, ...]:
             if spent or not going_on:
                 break
     return tuple(failures)
+
+
+def _unit_maker(study: Study, data: Data, starts: Mapping[str, Start], display: Display) -> Callable[[str, int], Unit]:
+    """A function from arm and seed to the unit. Units of one program share its compiled network.
+
+    Args:
+      study: The study.
+      data: Its images.
+      starts: Initial weights by arm; arms that are missing start from random ones.
+      display: Where progress is shown.
+    """
+    started = environment()
+    networks: dict[ProgramConfig, CompiledNetwork] = {}
+
+    def unit_of(name: str, seed: int) -> Unit:
+        program = study.config_of(name).program
+        if program not in networks:
+            networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
+        start = starts.get(name, Start()).variables
+        return Unit(study, networks[program], start, data, name, seed, started, display)
+
+    return unit_of
 
 
 def _bound_cache(study: Study) -> None:
@@ -262,15 +277,11 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
             study.config.dataset,
         )
     describe(study, data, {})
-    started = environment()
-    networks: dict[ProgramConfig, CompiledNetwork] = {}
     with Display() as display:
+        unit_of = _unit_maker(study, data, {}, display)
         for (name, seed), backbone in backbones.items():
             stopping.check()
-            program = study.config_of(name).program
-            if program not in networks:
-                networks[program] = CompiledNetwork(program, data.info.num_classes, study.feed, study.accumulate_by)
-            unit = Unit(study, networks[program], None, data, name, seed, started, display)
+            unit = unit_of(name, seed)
             missing = tuple(each for each in study.evaluations if not unit.finished(each))
             if missing:
                 evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
