@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, content: bytes | bytearray) -> None:
-    """Writes a file that is either whole or as it was before; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the context ends without an exception, and is removed otherwise.
+
+    So a file is either whole or as it was before. Missing folders are made.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_bytes(content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | bytearray) -> None:
+    """Writes a file that is either whole or as it was before; missing folders are made."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -12,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from simsiam_jax import stopping
 from simsiam_jax.cli.flags import value
+from simsiam_jax.data.datasets import FOLDER
 from simsiam_jax.data.folder_images import in_order
 from simsiam_jax.data.folders import Listing, list_images
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import written_whole
 from simsiam_jax.inference import Model
 from simsiam_jax.study.programs import EVALUATION_BATCH
 
@@ -40,7 +42,7 @@ def images_word(folder: str) -> Listing:
     Raises:
       InputError: If there is no such folder, or no image in it.
     """
-    return list_images(Path(folder.removeprefix("folder:")))
+    return list_images(Path(folder.removeprefix(FOLDER)))
 
 
 def out_flag(endings: Sequence[str]) -> Path:
@@ -69,23 +71,17 @@ def images_words(rows: int, listing: Listing) -> str:
 
 
 @contextlib.contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `out` when the context ends without an exception, and is removed otherwise.
+def written_out(out: Path) -> Iterator[Path]:
+    """A path to write to in place of --out, as `files.written_whole` has it.
 
     Raises:
       InputError: If it cannot be written.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(out)
+        with written_whole(out) as temporary:
+            yield temporary
     except OSError as fault:
         raise InputError(f"--out={out} cannot be written ({fault.strerror or fault}): choose another") from None
-    finally:
-        # Where the folder itself cannot be made, there is nothing to remove either.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def over_images(model: Model, listing: Listing, outputs: Callable[[Any], np.ndarray]) -> Iterator[Outputs]:

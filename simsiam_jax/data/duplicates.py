@@ -7,7 +7,6 @@ whether two images are copies is told by how much closer they are than images th
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.decode import BadImage, decode_file
 from simsiam_jax.data.feed import read_ahead
+from simsiam_jax.files import written_whole
 
 MARKS_FILE = "marks.npz"
 # Version of the marks in files: raise it with a change of how they are made.
@@ -59,10 +59,6 @@ class Marks:
 
     def __len__(self) -> int:
         return len(self.hashes)
-
-    def take(self, positions: Int[np.ndarray, " m"]) -> "Marks":
-        """The marks of the images at these positions."""
-        return Marks(self.hashes[positions], self.thumbnails[positions], self.digests[positions])
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,15 +157,9 @@ def _read(path: Path, split: ImageSplit) -> Marks | None:
 
 def _write(path: Path, split: ImageSplit, marks: Marks) -> None:
     """Writes the marks whole or not at all; of several processes each writes the same."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # Stored in a zip file, every array has a checksum.
-            np.savez(file, key=_key(split), hashes=marks.hashes, thumbnails=marks.thumbnails, digests=marks.digests)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        # Stored in a zip file, every array has a checksum.
+        np.savez(file, key=_key(split), hashes=marks.hashes, thumbnails=marks.thumbnails, digests=marks.digests)
 
 
 def find(some: Marks, others: Marks) -> Duplicates:
@@ -195,7 +185,14 @@ def duplicate_groups(marks: Marks) -> Int[np.ndarray, " n"]:
     # Every image is the nearest one to itself.
     near_first, near_second, _ = _near(marks, marks, NEAREST + 1)
     first, second = np.concatenate([first, near_first]), np.concatenate([second, near_second])
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(marks), len(marks)))
+    return joined(first, second, len(marks))
+
+
+def joined(
+    first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"], count: int
+) -> Int[np.ndarray, " count"]:
+    """A number for each of `count` things, which things share that pairs of positions join, directly or by others."""
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from simsiam_jax.data.duplicates import joined
 from simsiam_jax.data.folder_labels import (
     EXTENSIONS,
     NO_LABEL,
@@ -121,9 +120,7 @@ def _joined(groups: Int[np.ndarray, " n"], others: Int[np.ndarray, " n"] | None)
     if others is None:
         return groups
     positions = np.arange(len(groups))
-    rows, columns = np.concatenate([positions, positions]), np.concatenate([groups, others])
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(groups), len(groups)))
-    return connected_components(graph, directed=False)[1]
+    return joined(np.concatenate([positions, positions]), np.concatenate([groups, others]), len(groups))
 
 
 def _index(names: Sequence[str], name: str) -> int:

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from simsiam_jax.cli.apply import FLAGS, Outputs, images_word, images_words, out_flag, over_images, written_whole
+from simsiam_jax.cli.apply import FLAGS, Outputs, images_word, images_words, out_flag, over_images, written_out
 from simsiam_jax.cli.checkpoint import one_checkpoint
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.data.folders import Listing
@@ -42,7 +42,7 @@ def main(folder: str) -> None:
     model = open_model(one_checkpoint(TRAINED), dtype="float32")
     print(f"checkpoint  {model.trained.folder}: {model.words}", flush=True)
     write = _write_parquet if out.suffix.lower() == ".parquet" else _write_npz
-    with written_whole(out) as temporary:
+    with written_out(out) as temporary:
         rows, width = write(temporary, over_images(model, listing, model.features), listing)
     print(f"features  {out}: {width:,} features of each of {images_words(rows, listing)}")
 

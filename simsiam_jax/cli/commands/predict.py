@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from simsiam_jax.cli.apply import FLAGS, images_word, images_words, out_flag, over_images, written_whole
+from simsiam_jax.cli.apply import FLAGS, images_word, images_words, out_flag, over_images, written_out
 from simsiam_jax.cli.checkpoint import one_checkpoint
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.inference import open_model
@@ -42,7 +42,7 @@ def main(folder: str) -> None:
     counts = np.zeros(len(names), int)
     rows = 0
     with (
-        written_whole(out) as temporary,
+        written_out(out) as temporary,
         # A name that is no UTF-8 keeps its bytes.
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
