@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from simsiam_jax import export
-from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.cache import unlabelled
 from simsiam_jax.data.views import check_ids, check_images
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval import knn, linear
@@ -111,7 +111,7 @@ def pretrain(
     with _arguments():
         config = _config(backbone, recipe, shorter if image_size is None else image_size, epochs, settings)
         check_divisible(config.pretrain.micro_batch_size, "--micro_batch_size")
-        split = _unlabelled(images, ids)
+        split = unlabelled(np.asarray(images), np.asarray(ids))
         network = _network(config.program)
         plan = pretraining_plan(config, split, seed=seed)
 
@@ -142,7 +142,7 @@ def extract_features(
       InputError: For images of another form.
     """
     check_images(images)
-    return _network(model.config.program).features(model.variables, _unlabelled(images, np.arange(len(images))))
+    return _network(model.config.program).features(model.variables, unlabelled(np.asarray(images)))
 
 
 def fit_probe(
@@ -260,13 +260,6 @@ def export_backbone(model: PretrainedBackbone, folder: str | Path) -> dict[str, 
             views=config.program.views,
             about={"pretraining": pretraining, "metrics": []},
         )
-
-
-def _unlabelled(images: Any, sample_ids: Any) -> ImageSplit:
-    # The fingerprint is for records of a study, which are not written here.
-    return ImageSplit(
-        np.asarray(images), np.full(len(images), -1, np.int32), np.asarray(sample_ids, np.int32), fingerprint=""
-    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.special import expit, softmax
 
-from simsiam_jax.data.cache import ImageSplit
-from simsiam_jax.data.datasets import FOLDER, MARGIN, dataset_info, dataset_title
+from simsiam_jax.data.cache import unlabelled
+from simsiam_jax.data.datasets import FOLDER, any_folder, dataset_info, dataset_title
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import one_line
@@ -125,9 +125,8 @@ class Model:
         config = self.trained.config
         if config.cached_size:
             return config.cached_size
-        if config.dataset.startswith(FOLDER):
-            return round(config.image_size * MARGIN)
-        info = dataset_info(config.dataset)
+        # The folder itself may be gone.
+        info = any_folder() if config.dataset.startswith(FOLDER) else dataset_info(config.dataset)
         return info.stored_size(config.image_size) or info.native_size or config.image_size
 
     @property
@@ -149,11 +148,11 @@ class Model:
         """The backbone's features of images of `stored_size`, RGB in 0..255."""
         # Without this context, GPUs and TPUs would round float32 factors to 10 or 7 bits.
         with jax.default_matmul_precision("float32"):
-            return self.network.features(self._backbone_on_devices, _split(images))
+            return self.network.features(self._backbone_on_devices, unlabelled(images))
 
     def logits(self, images: UInt8[np.ndarray, "batch size size 3"]) -> Float[np.ndarray, "batch classes"]:
         """The classifier's logits of images of `stored_size`, RGB in 0..255; for a fine-tuned network alone."""
-        return self.network.logits(self._on_devices, _split(images))
+        return self.network.logits(self._on_devices, unlabelled(images))
 
     def probabilities(self, logits: Float[np.ndarray, "batch classes"]) -> Float[np.ndarray, "batch classes"]:
         """The probability of each class (softmax), or of each attribute (logistic function)."""
@@ -171,11 +170,6 @@ class Model:
 def slug(text: str) -> str:
     """A text as part of a folder's name: letters and digits, at most 40 of them, and hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text)[:40].strip("-") or "images"
-
-
-def _split(images: UInt8[np.ndarray, "batch size size 3"]) -> ImageSplit:
-    count = np.arange(len(images), dtype=np.int32)
-    return ImageSplit(images, np.full_like(count, -1), count, "")
 
 
 def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]:
@@ -280,15 +274,12 @@ def _labels_of_workdir(workdir: Path) -> tuple[str | None, tuple[str, ...]]:
     return experiment.label_kind, experiment.class_names
 
 
-def open_model(folder: Path, *, dtype: str | None = None, num_classes: int = 0, **run: Any) -> Model:
+def open_model(folder: Path, *, dtype: str | None = None) -> Model:
     """Restores a trained network from the newest undamaged checkpoint of its stage.
 
     Args:
       folder: Folder from `find_stages`.
       dtype: Compute type in place of that of training.
-      num_classes: Number of classes of the data that a pretraining is to be evaluated on; a fine-tuned network knows
-        its own.
-      **run: Further arguments of `CompiledNetwork`, which change no result.
 
     Raises:
       InputError: If there is no checkpoint of this network.
@@ -297,11 +288,12 @@ def open_model(folder: Path, *, dtype: str | None = None, num_classes: int = 0, 
     program = trained.config.program
     if dtype is not None:
         program = dataclasses.replace(program, dtype=dtype)
+    num_classes = 0
     with Checkpoints(folder / _CHECKPOINTS) as checkpoints:
         if trained.stage == "finetune":
             (num_classes,) = checkpoints.shapes().get("state/params/head/bias", (len(trained.class_names),))
             trained = _with_names(trained, num_classes)
-        network = CompiledNetwork(program, num_classes, **run)
+        network = CompiledNetwork(program, num_classes)
         state = network.finetune_state if trained.stage == "finetune" else None
         target = {"state": jax.eval_shape(lambda: state(0, None) if state else network.pretrain_state(0))}
         if state:

@@ -50,6 +50,19 @@ class ImageSplit:
         return ImageSplit(np.asarray(images), labels, self.sample_ids[indices], fingerprint(images, labels))
 
 
+def unlabelled(
+    images: UInt8[np.ndarray, "n height width 3"], sample_ids: Int[np.ndarray, " n"] | None = None
+) -> ImageSplit:
+    """Images without labels as a split that no record names: its fingerprint is empty.
+
+    Args:
+      images: RGB images in 0..255.
+      sample_ids: Numbers of the images; None means 0..n-1.
+    """
+    ids = np.arange(len(images)) if sample_ids is None else sample_ids
+    return ImageSplit(images, np.full(len(images), -1, np.int32), ids.astype(np.int32), fingerprint="")
+
+
 def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.ndarray, "n *attributes"]) -> str:
     """16 hex digits of the sha256 over all images, then all labels as little-endian 32-bit numbers."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
