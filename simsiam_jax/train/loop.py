@@ -204,16 +204,14 @@ def fit(
         _write_lines(folder / "metrics.jsonl", history)
         with (
             SummaryWriter(str(folder / "tensorboard"), purge_step=done.epoch + 1 if done.epoch else 0) as board,
-            contextlib.ExitStack() as shown,
+            contextlib.nullcontext(display) if display else Display() as shown,
+            shown.stage(
+                title,
+                total=plan.epochs * plan.steps_per_epoch,
+                done=done.epoch * plan.steps_per_epoch + done.updates * plan.accumulation,
+                images_per_step=plan.micro_batch_size,
+            ) as progress,
         ):
-            progress = shown.enter_context(
-                (display or shown.enter_context(Display())).stage(
-                    title,
-                    total=plan.epochs * plan.steps_per_epoch,
-                    done=done.epoch * plan.steps_per_epoch + done.updates * plan.accumulation,
-                    images_per_step=plan.micro_batch_size,
-                )
-            )
 
             def diverged(what, rate):
                 last = checkpoints.latest

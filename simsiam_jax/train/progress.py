@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -109,11 +109,14 @@ class Display:
         return Group(*lines)
 
 
-class _Units:
-    """The unit that is under way, and the arms of those that wait."""
+class _Units(NamedTuple):
+    """The unit that is under way, since when, and the arms of those that wait."""
 
-    def __init__(self, number: int, total: int, arm: str, waiting: tuple[str, ...], begun: float):
-        self.number, self.total, self.arm, self.waiting, self.begun = number, total, arm, waiting, begun
+    number: int
+    total: int
+    arm: str
+    waiting: tuple[str, ...]
+    begun: float
 
 
 class StageLine:
