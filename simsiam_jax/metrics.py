@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from simsiam_jax.losses import l2_normalize
 
@@ -204,6 +203,8 @@ def leading_class(labels: Int[np.ndarray, " n"], num_classes: int) -> tuple[int,
 
 def _area(ranks: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> float:
     """The area under the ROC curve, NaN where one class is missing or a network has diverged."""
+    from sklearn.metrics import roc_auc_score  # here, because it takes seconds
+
     defined = len(np.unique(labels)) == 2 and np.isfinite(ranks).all()
     return float(roc_auc_score(labels, ranks)) if defined else math.nan
 
@@ -228,6 +229,8 @@ def _accuracy(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"],
 
 def _rankings(outputs: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n k"]) -> list[Scores]:
     """The AUC and the average precision."""
+    from sklearn.metrics import average_precision_score, roc_auc_score  # here, because it takes seconds
+
     known = labels >= 0
     rankable = (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
     finite = bool(np.isfinite(outputs).all())  # a network that has diverged ranks nothing

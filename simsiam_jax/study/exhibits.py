@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from sklearn.manifold import TSNE
 
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
@@ -108,6 +107,8 @@ def save_map(folder: Path, features: Float[np.ndarray, "n dim"], labels: Int[np.
     if np.ptp(points, axis=0).max() < 1e-6:
         positions = np.zeros((len(points), 2), np.float32)  # t-SNE fails where all points are one
     else:
+        from sklearn.manifold import TSNE  # here, because it takes seconds
+
         # The exact method on one thread gives the same positions every time.
         mapped = TSNE(
             init="random", method="exact", perplexity=min(30.0, (len(points) - 1) / 3), random_state=0, max_iter=500

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
-from sklearn.datasets import load_digits
 from tensorflow_datasets.core import registered
 
 from simsiam_jax.data.builders.png import encode_png
@@ -19,6 +18,8 @@ SPLIT_SEED = 0
 
 def digit_images() -> tuple[UInt8[np.ndarray, "n 8 8 1"], Int[np.ndarray, " n"]]:
     """All 1,797 digits, with their 17 grey levels 0..16 stretched to 0..255, and their labels 0..9."""
+    from sklearn.datasets import load_digits  # here, because it takes seconds and few need it
+
     bunch: Any = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return images[..., None], bunch.target
