@@ -57,9 +57,9 @@ def define_study_flags(
       budget: The default budget.
       first_seed: The default first seed.
     """
-    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *FOLDERS)
+    run = ("recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", "report")
     values = {"dataset": dataset, "preset": preset, "recipe": recipe, "budget": budget, "first_seed": first_seed}
-    define(ours, workdir=f"runs/{experiment}", **values)
+    define((*SETTINGS, *run, *FOLDERS), workdir=f"runs/{experiment}", **values)
 
 
 def config_from_flags(
@@ -233,10 +233,12 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
         failures = studies.run(study)
     else:
         studies.run_evaluations(study, backbones)
-    report = write_report(study.workdir)
+    report = write_report(study.workdir) if value("report") else None
     if study.evaluations:
         Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
-    print(f"results  {study.workdir / RESULTS_FILE}\nreport   {report}")
+    print(f"results  {study.workdir / RESULTS_FILE}")
+    if report:
+        print(f"report   {report}")
     for failure in failures:
         print(f"failed   {failure}", file=sys.stderr)
     if failures:

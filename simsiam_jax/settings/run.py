@@ -53,5 +53,6 @@ class RunConfig(Settings):
     list: bool = setting(False, "List what lies decoded in --data_dir, and do nothing else.", "output")
     clean: bool = setting(False, "Remove what lies decoded in --data_dir: of FOLDER, or all of it.", "output")
     out: str | None = setting(None, "Where to write what is made.", "output")
+    report: bool = setting(True, "Whether a run ends with its report; `simsiam report` makes one later.", "output")
     show_config: bool = setting(False, "Print every setting of every arm as JSON, and do nothing.", "output")
     dry_run: bool = setting(False, "Print the units, their updates and an estimate of their time, and stop.", "output")

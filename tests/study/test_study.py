@@ -41,8 +41,9 @@ def places(tmp_path_factory):
 
 
 def _command(places, workdir, *flags):
-    size = ("--preset=smoke", "--epochs=3", "--evals=knn,linear,finetune")
-    return ["demo", *size, f"--workdir={workdir}", f"--data_dir={places[1]}", *flags]
+    # A report takes longer than all that it reports here: where it is not looked at, there is none.
+    usual = ("--preset=smoke", "--epochs=3", "--evals=knn,linear,finetune", "--noreport")
+    return ["demo", *usual, f"--workdir={workdir}", f"--data_dir={places[1]}", *flags]
 
 
 def _start(places, workdir, *flags):
@@ -56,7 +57,7 @@ def _demo(places, workdir, *flags):
 @pytest.fixture(scope="module")
 def demo(places):
     """The finished workdir of the demo's smoke preset, and what it printed."""
-    result = _demo(places, places[0])
+    result = _demo(places, places[0], "--report")
     assert result.returncode == 0, result.stderr
     return places[0], result
 
@@ -230,6 +231,7 @@ def test_running_again_repeats_nothing(demo, places):
     assert result.returncode == 0, result.stderr
     assert (workdir / "results.jsonl").read_bytes() == before
     assert "micro-steps" not in result.stderr
+    assert "\nreport" not in result.stdout  # none was asked for
 
 
 def test_stopped_half_way_and_run_again_it_ends_with_the_same_numbers(demo, places, tmp_path):
@@ -300,7 +302,7 @@ def test_a_workdir_with_other_settings_is_refused_and_names_them(demo, places):
 def test_evaluate_takes_an_arms_checkpoint_and_says_what_the_table_says(demo, places, tmp_path):
     workdir, _ = demo
     checkpoint = workdir / "in_domain" / "seed-0" / "pretrain"
-    flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}"]
+    flags = [f"--checkpoint={checkpoint}", f"--data_dir={places[1]}", f"--workdir={tmp_path / 'e'}", "--noreport"]
     result = launch("evaluate", "--evals=linear", *flags)
     assert result.returncode == 0, result.stderr
     table, alone = numbers(workdir), numbers(tmp_path / "e")
@@ -423,12 +425,12 @@ def test_pretraining_alone_draws_no_labels():
     evaluate(Unit.__new__(Unit), (), {})  # a unit without any image
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(demo, places, tmp_path, count):
     workdir = tmp_path / "shared"
     # Cold caches, too: they prepare the data at the same time.
     at_once = (places[0], tmp_path / "data")
-    processes = [_start(at_once, workdir, "--evals=linear") for _ in range(count)]
+    processes = [_start(at_once, workdir, "--evals=linear", "--report") for _ in range(count)]
     for result in [finish(process) for process in processes]:
         assert result.returncode == 0, result.stderr
     # `numbers` says that no result is there twice.
@@ -441,6 +443,7 @@ def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(dem
     assert "All 3 evaluations done" in report
 
 
+@pytest.mark.slow
 def test_processes_with_different_arms_and_seeds_add_up(demo, places, tmp_path):
     workdir = tmp_path / "added"
     flags = (["--arms=none,in_domain", "--evals=knn"], ["--arms=none", "--evals=knn", "--seeds=2"])
@@ -458,7 +461,7 @@ def test_a_failed_unit_is_reported_the_others_go_on_and_it_can_be_tried_again(de
     obstacle = workdir / "random" / "seed-0" / "knn"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("no folder")
-    result = _demo(places, workdir, "--evals=knn")
+    result = _demo(places, workdir, "--evals=knn", "--report")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("failed   random seed 0: FileExistsError")
     assert "Traceback" in (obstacle.parent / "error.txt").read_text()
@@ -530,7 +533,7 @@ def _without_times(path):
 
 def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp_path):
     first, second = demo[0], tmp_path / "again"
-    result = _demo(places, second)
+    result = _demo(places, second, "--report")
     assert result.returncode == 0, result.stderr
     files = {
         path.relative_to(second)
