@@ -1,5 +1,5 @@
 # make demo   the main job: a small ablation on real images, its table and its report
-# make test   the unit and end-to-end tests; make test SELECT= runs those that take minutes, too
+# make test   the unit and end-to-end tests; SELECT='-m "not exhaustive"' adds those that CI runs, SELECT= all others
 # make lint   format, lint, types, import floors
 # Each installs what it needs into .venv first.  PYTHON=python3.12 make demo  takes another interpreter.
 

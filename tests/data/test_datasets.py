@@ -85,7 +85,7 @@ def test_real_fashion_mnist_images_keep_pixels_and_labels_and_are_in_one_split(t
     assert pairs(both[0][..., 0], both[1]) == pairs(some["train"][0][..., 0], some["train"][1])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_debian
 def test_the_whole_of_fashion_mnist_has_the_stated_splits(tmp_path):
     splits = [load_split("fashion_mnist", split, data_dir=tmp_path) for split in ("train", "validation", "test")]

@@ -18,9 +18,10 @@ from tests.support.sharding import shard
 
 
 def _at_length(names):
-    """A test of all these backbones that takes long with any but the first."""
+    """A test of all these backbones that takes long with any but the first; CI has PiT, with convolutions, for them."""
     first, *others = names
-    return pytest.mark.parametrize("name", [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+    marks = {name: pytest.mark.slow if name == "pit_ti" else pytest.mark.exhaustive for name in others}
+    return pytest.mark.parametrize("name", [first, *(pytest.param(name, marks=mark) for name, mark in marks.items())])
 
 
 # The two ViTs differ in numbers only.
@@ -128,7 +129,7 @@ def _loss_drop(name, dtype, starts):
     return np.mean(drops)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_training_in_bfloat16_lowers_the_loss_as_float32_does(name):
     # Rounding alone moves so small a ResNet's drop between 0.1 and 0.5, so that one start would say little.

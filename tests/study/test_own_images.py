@@ -19,7 +19,8 @@ METRICS = {
     f"{mean}_{name}" for mean in ("macro", "micro") for name in ("jaccard", "accuracy", "auc", "average_precision")
 }
 
-pytestmark = pytest.mark.slow
+# test_from_folder_to_use.py goes the same way by the commands of `simsiam`.
+pytestmark = pytest.mark.exhaustive
 
 
 def _pixels(kind, generator):

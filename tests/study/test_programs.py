@@ -143,7 +143,7 @@ def test_no_setting_outside_the_program_gives_another_key():
         assert with_settings(CONFIG, {flag: value}).program == CONFIG.program, flag
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("flag", [flag for flag in COMPILED if flag != "image_size"])
 def test_each_setting_of_the_program_changes_what_is_traced(flag):
     # So that no two settings are compiled apart for nothing, and that the setting is used at all.

@@ -27,7 +27,8 @@ NETWORKS = {
     "vit_s": {"width": 0.125, "patch_size": 8, "depth": 2, "drop_path": 0.5},
     "pit_ti": {"width": 0.25, "patch_size": 8, "depths": (1, 1, 1), "drop_path": 0.5},
 }
-SLOW = [name for name in NETWORKS if name != "resnet18"]
+# CI runs one network of convolutions and one of attention with stochastic depth.
+MARKS = dict.fromkeys(NETWORKS, pytest.mark.exhaustive) | {"resnet18": (), "vit_s": pytest.mark.slow}
 
 
 def training_of(name):
@@ -82,7 +83,7 @@ def assert_alike(got, expected, tolerance=2e-4):
 
 
 def networks():
-    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NETWORKS]
+    return [pytest.param(name, marks=MARKS[name]) for name in NETWORKS]
 
 
 @pytest.mark.parametrize("name", networks())

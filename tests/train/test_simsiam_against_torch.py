@@ -183,7 +183,7 @@ def variables(model):
     return jax.device_get(jax.jit(model.init)(jax.random.key(0), image, image))
 
 
-@pytest.fixture(scope="module", params=["adam", pytest.param("sgd", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["adam", pytest.param("sgd", marks=pytest.mark.exhaustive)])
 def runs(request, model, variables, batches, views):
     """The common start, ours and PyTorch's after ten steps."""
     config = OPTIMIZERS[request.param]

@@ -269,7 +269,7 @@ def test_a_parameter_that_is_not_finite_ends_the_stage_though_every_loss_is(
         _fit(model, variables, split, broken, tmp_path / "w", epochs=1)
 
 
-@pytest.mark.parametrize("form", ["loop", "multi_steps", "one_pass"])
+@pytest.mark.parametrize("form", ["loop", pytest.param("multi_steps", marks=pytest.mark.exhaustive), "one_pass"])
 def test_an_epoch_in_parts_ends_with_the_bits_of_a_whole_one(model, variables, split, form):
     plan = make_plan(32, schedule=SCHEDULE, micro_batch_size=4, accumulation=2, epochs=1, seed=0)
     indices, hypers = plan.epoch(0)
