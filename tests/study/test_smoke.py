@@ -60,7 +60,7 @@ LAUNCHERS = {
         "solar_cells", 3, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)
     ),
     "table3_celeba": Launcher("celeb_a", 3, WHOLE, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)),
-    "table1_cifar10": Launcher("cifar10", 3, WHOLE, exhaustive=False),
+    "table1_cifar10": Launcher("cifar10", 3, WHOLE, flags=("--arms=none,random,in_domain",), exhaustive=False),
     "table1_fashion_mnist": Launcher("fashion_mnist", 3, WHOLE),
     "label_efficiency": Launcher(
         "fashion_mnist",
