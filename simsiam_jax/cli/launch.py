@@ -86,7 +86,9 @@ def config_from_flags(
     require(preset in presets, f"--preset={preset}: unknown preset; known: {', '.join(presets)}")
     given = explicit(SETTINGS)
     sized = preset_settings(presets[preset], recipe=recipe, preset=preset)
-    settings = {"image_size": info.image_size, **sized, **given, **explicit(["seeds"])}
+    # Views are not drawn larger than images are kept, unless they are asked for.
+    largest = min(info.image_size, given.get("cached_size") or info.image_size)
+    settings = {"image_size": largest, **sized, **given, **explicit(["seeds"])}
     image_size, seeds = settings.pop("image_size"), settings.pop("seeds")
     SETTINGS["image_size"].check(image_size)
     config = recipe_config(

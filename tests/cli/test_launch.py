@@ -17,6 +17,7 @@ LAUNCHERS = (
     *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "search_recipe"),
     *("own_images", *COMMANDS),
 )
+KEPT_SMALL = ("--help", "--cached_size=12")
 OTHER_HELP = ("--help", "--preset=smoke", "--recipe=reference")
 MISTAKES = (
     (["--arms=none,nonsense"], ["--arms", "'nonsense'", "none, random, in_domain"]),
@@ -92,7 +93,7 @@ def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outcomes")
     places = [f"--workdir={folder / 'w'}", f"--data_dir={folder}"]
     commands = [(module, "--help") for module in LAUNCHERS]
-    commands += [("demo", *OTHER_HELP), ("demo", "--help", "--preset=huge")]
+    commands += [("demo", *OTHER_HELP), ("demo", "--help", "--preset=huge"), ("demo", *KEPT_SMALL)]
     commands += [("demo", *flags) for flags, _ in MISTAKES]
     results = launch_in_one_process(
         [[module, *places[: 2 * (module == "demo")], *flags] for module, *flags in commands]
@@ -114,6 +115,12 @@ def test_help_lists_the_flags_under_their_headings(outcomes, module):
 
 
 HEADINGS = ("data:", "method:", "size:", "evaluation:", "output:", "launcher:")
+
+
+def test_views_are_not_drawn_larger_than_images_are_kept(outcomes):
+    # Views of digits have 16 pixels.
+    assert "--image_size=16 " in outcomes["demo", "--help"].stdout
+    assert "--image_size=12 " in outcomes["demo", *KEPT_SMALL].stdout
 
 
 def test_help_gives_each_flag_the_value_of_the_chosen_recipe_and_preset(outcomes):
