@@ -115,12 +115,17 @@ def short_table(runs: Mapping[str, Recorded]) -> list[str]:
       runs: Recorded runs by the names of their folders.
     """
     lines = [
-        "| claim | data | measured by | answer | difference in points (95 %) | seeds |",
-        "|---|---|---|---|---:|---:|",
+        "| claim | data | measured by | answer | difference in points (95 %) | seeds × draws | cost of the run |",
+        "|---|---|---|---|---:|---:|---:|",
     ]
     for claim in CLAIMS:
-        words, difference, seeds = answer(claim, runs[claim.run])
-        lines.append(f"| {claim.words} | {claim.on} | {STAGES[claim.stage]} | {words} | {difference} | {seeds} |")
+        run = runs[claim.run]
+        words, difference, seeds = answer(claim, run)
+        draws = f"{seeds} × {run.draws(claim.arm, claim.stage)}" if seeds else ""
+        cost = f"{run.minutes:.0f} min"
+        lines.append(
+            f"| {claim.words} | {claim.on} | {STAGES[claim.stage]} | {words} | {difference} | {draws} | {cost} |"
+        )
     return lines
 
 

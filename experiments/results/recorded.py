@@ -93,6 +93,15 @@ class Recorded:
         assert self.table.planned is not None
         return next(row for row in self.table.rows if row.name == arm).differences[self.table.planned]
 
+    def draws(self, arm: str, stage: str) -> int:
+        """The number of draws of labels that each seed of an evaluation is the mean of; 1 in older runs.
+
+        Args:
+          arm: Name of the arm.
+          stage: Name of the evaluation.
+        """
+        return max((len(each.draws) for each in self.results if (each.arm, each.eval) == (arm, stage)), default=0) or 1
+
     @property
     def dataset_words(self) -> str:
         """The data set's name; the folder's own name where the data are a folder."""
