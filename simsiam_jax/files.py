@@ -4,10 +4,13 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Name of the entry that holds the digest of all others in a JSON object.
+_SEAL = "digest"
 
 
 @contextmanager
@@ -38,6 +41,51 @@ def write_json(path: Path, values: Any) -> None:
       ValueError: For a number that JSON does not have (NaN or infinite).
     """
     write_whole(path, f"{json.dumps(values, indent=1, allow_nan=False)}\n".encode())
+
+
+def digest(values: Any) -> str:
+    """12 hex digits that name plain values, independent of the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values with a digest of them as a last entry, by which `unsealed` notices damage."""
+    # As they will be read: JSON has no tuples.
+    plain = json.loads(json.dumps(values))
+    return {**plain, _SEAL: digest(plain)}
+
+
+def unsealed(values: Any) -> dict[str, Any]:
+    """The values that `sealed` was given. Values without a digest, as older files have them, are taken as they are.
+
+    Raises:
+      ValueError: If they do not match their digest, or are no object.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("the file should be an object")
+    found = {name: value for name, value in values.items() if name != _SEAL}
+    if _SEAL in values and values[_SEAL] != digest(found):
+        raise ValueError(f'its values do not match their "{_SEAL}"; whoever changed them on purpose removes that entry')
+    return found
+
+
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes plain values with their digest as an indented JSON file, whole or not at all.
+
+    Raises:
+      ValueError: For a number that JSON does not have (NaN or infinite).
+    """
+    write_json(path, sealed(values))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote.
+
+    Raises:
+      OSError: If the file is missing or cannot be read.
+      ValueError: If it is damaged.
+    """
+    return unsealed(json.loads(path.read_bytes()))
 
 
 @contextmanager

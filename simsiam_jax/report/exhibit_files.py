@@ -1,6 +1,5 @@
 """Reads the small files that `simsiam_jax.study.exhibits` leaves in a workdir. An unreadable file is left out."""
 
-import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from simsiam_jax.files import read_sealed
 from simsiam_jax.records.experiment import ArmRecord
 
 Arrays = dict[str, np.ndarray]
@@ -71,7 +71,7 @@ def read_counts(workdir: Path, arm: ArmRecord, notes: list[str]) -> tuple[str, I
     """
 
     def read(path: Path) -> tuple[str, np.ndarray]:
-        ((kind, counts),) = json.loads(path.read_text()).items()
+        ((kind, counts),) = read_sealed(path).items()
         counts = np.asarray(counts)
         if counts.ndim != 2 or counts.dtype.kind != "i":
             raise ValueError("this is no matrix of counts")

@@ -18,7 +18,7 @@ from sklearn.manifold import TSNE
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.views import unnormalise
-from simsiam_jax.files import write_whole
+from simsiam_jax.files import sealed, write_whole
 from simsiam_jax.metrics import Threshold
 from simsiam_jax.settings.schema import ViewSpec
 
@@ -144,7 +144,7 @@ def save_confusion(
         predicted, present, absent = outputs >= threshold, labels == 1, labels == 0
         cells = [(predicted & present), (predicted & absent), (~predicted & present), (~predicted & absent)]
         values = {"attributes": np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()}
-    write_whole(folder / "confusion.json", (json.dumps(values) + "\n").encode())
+    write_whole(folder / "confusion.json", (json.dumps(sealed(values)) + "\n").encode())
 
 
 def save_mistakes(

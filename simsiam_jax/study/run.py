@@ -237,6 +237,7 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
     """
     note = unit.folder / "error.txt"
     if unit.done:
+        unit.mend()
         note.unlink(missing_ok=True)
         return []
     begun = time.monotonic()
