@@ -270,8 +270,8 @@ def read_stage(folder: Path) -> TrainedStage:
         )
     except (ValueError, KeyError, TypeError) as fault:
         raise InputError(
-            f"{_stage_folder(folder) / CONFIG_FILE} is of another version ({one_line(fault)}): train again in another "
-            "--workdir"
+            f"{_stage_folder(folder) / CONFIG_FILE} is damaged or of another version ({one_line(fault)}): train again "
+            "in another --workdir"
         ) from None
 
 
