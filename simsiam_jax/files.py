@@ -2,15 +2,21 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # Name of the entry that holds the digest of all others in a JSON object.
 _SEAL = "digest"
+# Length of the comment of a zip file of arrays, as such files write it: 12 hex digits.
+_COMMENT_LENGTH = b"\x0c\x00"
 
 
 @contextmanager
@@ -86,6 +92,50 @@ def read_sealed(path: Path) -> dict[str, Any]:
       ValueError: If it is damaged.
     """
     return unsealed(json.loads(path.read_bytes()))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes what `np.savez_compressed` does, but whole or not at all, without the time of writing, and with a digest.
+
+    The digest is the zip file's comment: zip's own checksums leave out its directory.
+    """
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+    # The last two bytes are the length of the comment, which is empty.
+    content = file.getvalue()[:-2]
+    write_whole(path, content + _COMMENT_LENGTH + _zip_digest(content))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote. An older file without a digest is read as far as zip's checksums allow.
+
+    Raises:
+      OSError: If the file is missing or cannot be read.
+      ValueError: If it is damaged.
+    """
+    data = path.read_bytes()
+    content, length, found = data[:-14], data[-14:-12], data[-12:]
+    if length == _COMMENT_LENGTH and found != _zip_digest(content):
+        raise ValueError("its content does not match its digest")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # Each is read to its end, where its checksum is compared: NumPy alone may stop just before.
+            members = {name: archive.read(name) for name in archive.namelist()}
+        return {
+            name.removesuffix(".npy"): np.load(io.BytesIO(member), allow_pickle=False)
+            for name, member in members.items()
+        }
+    # zipfile, zlib and NumPy raise any kind of exception for damaged bytes.
+    except Exception as error:
+        raise ValueError(one_line(error)) from error
+
+
+def _zip_digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:12].encode()
 
 
 @contextmanager
