@@ -25,6 +25,7 @@ from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.files import digest, one_line, read_sealed, unsealed
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
+from simsiam_jax.records.results import RESULT_FILE
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import from_dict, to_dict
 from simsiam_jax.study.evaluations import THRESHOLDS_FILE
@@ -133,17 +134,7 @@ class Model:
     @property
     def thresholds(self) -> tuple[float, ...]:
         """The probability of each attribute from which on it is predicted; chosen on validation where it was."""
-        path, count = self.trained.folder / THRESHOLDS_FILE, len(self.trained.class_names)
-        if not path.exists():
-            # One for all was given, or nothing was measured that a choice could be made by.
-            given = self.trained.config.evaluation.threshold
-            return (0.5 if given is None else given,) * count
-        try:
-            found = tuple(map(float, _thresholds(path)))
-        except (OSError, ValueError, TypeError, KeyError) as fault:
-            raise InputError(f"{path} is no list of thresholds ({one_line(fault)}): evaluate again") from None
-        require(len(found) == count, f"{path} has {len(found)} thresholds for {count} attributes: evaluate again")
-        return found
+        return thresholds_of(self.trained)
 
     def features(self, images: UInt8[np.ndarray, "batch size size 3"]) -> Float[np.ndarray, "batch features"]:
         """The backbone's features of images of `stored_size`, RGB in 0..255."""
@@ -244,10 +235,28 @@ def _config_of(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({one_line(fault)}): run the command of its --workdir again") from None
 
 
-def _thresholds(path: Path) -> Any:
-    """The thresholds in a file; older files hold the list alone, without a digest."""
-    values = json.loads(path.read_bytes())
-    return values if isinstance(values, list) else unsealed(values)["thresholds"]
+def thresholds_of(trained: TrainedStage) -> tuple[float, ...]:
+    """The probability of each attribute from which on a fine-tuned network predicts it.
+
+    Raises:
+      InputError: If the thresholds that were chosen on validation images are lost or damaged.
+    """
+    path, count = trained.folder / THRESHOLDS_FILE, len(trained.class_names)
+    if not path.exists():
+        given = trained.config.evaluation.threshold
+        chosen = given is None and trained.label_kind == "attributes" and (trained.folder / RESULT_FILE).exists()
+        again = f"delete {RESULT_FILE} beside it and run the command of its --workdir again"
+        require(not chosen, f"{path} is missing, though the stage is finished: {again}")
+        # One for all was given, or nothing was measured that a choice could be made by.
+        return (0.5 if given is None else given,) * count
+    try:
+        values = json.loads(path.read_bytes())
+        # Older files hold the list alone, without a digest.
+        found = tuple(map(float, values if isinstance(values, list) else unsealed(values)["thresholds"]))
+    except (OSError, ValueError, TypeError, KeyError) as fault:
+        raise InputError(f"{path} is no list of thresholds ({one_line(fault)}): evaluate again") from None
+    require(len(found) == count, f"{path} has {len(found)} thresholds for {count} attributes: evaluate again")
+    return found
 
 
 def read_stage(folder: Path) -> TrainedStage:
