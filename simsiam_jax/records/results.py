@@ -247,9 +247,12 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
     records = []
     for line in lines:
         try:
-            records.append(unsealed(json.loads(line)))
+            record = unsealed(json.loads(line))
         except ValueError:
             continue
+        # What is measured is a number: a text is a digest whose name was hit.
+        if not any(isinstance(value, str) for value in record.values()):
+            records.append(record)
     return records, len(lines) - len(records)
 
 

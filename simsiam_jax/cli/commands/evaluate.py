@@ -25,6 +25,7 @@ from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.definition import Arm, Study
+from simsiam_jax.terminal import say
 
 EXPERIMENT = "evaluate"
 WORDS = ("[FOLDER]",)
@@ -48,7 +49,7 @@ def main(folder: str | None = None) -> None:
     configs = _evaluated([stage.config for stage in stages])
     models = [open_model(each) for each in folders]
     for model in models:
-        print(f"checkpoint  {model.trained.folder}: {model.words}", flush=True)
+        say(f"checkpoint  {model.trained.folder}: {model.words}")
 
     base = configs[0]
     units, arms, arm_configs = {}, {}, {}
