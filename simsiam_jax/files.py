@@ -15,6 +15,14 @@ import numpy as np
 
 # Name of the entry that holds the digest of all others in a JSON object.
 _SEAL = "digest"
+# How files begin that are left where a download was refused, or where a repository keeps large files elsewhere.
+_FOREIGN = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an answer in XML",
+    b"{": "an answer in JSON",
+    b"version https://git-lfs.github.com/spec": "a Git LFS pointer in place of the file, which git lfs pull fetches",
+}
 # Length of the comment of a zip file of arrays, as such files write it: 12 hex digits.
 _COMMENT_LENGTH = b"\x0c\x00"
 
@@ -162,6 +170,18 @@ def sha256(path: Path) -> str:
     """64 hex digits that name a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def foreign_kind(path: Path) -> str:
+    """What a file is that was saved in place of another, such as `a web page`; empty where nothing is known."""
+    with path.open("rb") as file:
+        return foreign_content(file.read(1024))
+
+
+def foreign_content(head: bytes) -> str:
+    """As `foreign_kind`, of a file that begins with these bytes."""
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((kind for start, kind in _FOREIGN.items() if head.startswith(start)), "")
 
 
 def one_line(error: BaseException) -> str:
