@@ -23,12 +23,14 @@ from simsiam_jax.data.cache import unlabelled
 from simsiam_jax.data.datasets import FOLDER, any_folder, dataset_info, dataset_title
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.files import one_line
+from simsiam_jax.files import digest, one_line, read_sealed, unsealed
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
+from simsiam_jax.records.results import RESULT_FILE
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.settings.values import digest, from_dict, to_dict
+from simsiam_jax.settings.values import from_dict, to_dict
 from simsiam_jax.study.evaluations import THRESHOLDS_FILE
 from simsiam_jax.study.programs import CompiledNetwork, Variables
+from simsiam_jax.study.stages import CONFIG_FILE
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.devices import on_every_device
 from simsiam_jax.train.loop import as_dict
@@ -37,7 +39,7 @@ from simsiam_jax.train.state import TrainState
 # Stages that leave a network.
 TRAINED = ("pretrain", "finetune")
 
-_CONFIG, _CHECKPOINTS = "config.json", "checkpoints"
+_CHECKPOINTS = "checkpoints"
 _NOUNS = {"pretrain": "pretraining", "finetune": "fine-tuning"}
 
 
@@ -132,17 +134,7 @@ class Model:
     @property
     def thresholds(self) -> tuple[float, ...]:
         """The probability of each attribute from which on it is predicted; chosen on validation where it was."""
-        path, count = self.trained.folder / THRESHOLDS_FILE, len(self.trained.class_names)
-        if not path.exists():
-            # One for all was given, or nothing was measured that a choice could be made by.
-            given = self.trained.config.evaluation.threshold
-            return (0.5 if given is None else given,) * count
-        try:
-            found = tuple(map(float, json.loads(path.read_bytes())))
-        except (OSError, ValueError, TypeError) as fault:
-            raise InputError(f"{path} is no list of thresholds ({one_line(fault)}): evaluate again") from None
-        require(len(found) == count, f"{path} has {len(found)} thresholds for {count} attributes: evaluate again")
-        return found
+        return thresholds_of(self.trained)
 
     def features(self, images: UInt8[np.ndarray, "batch size size 3"]) -> Float[np.ndarray, "batch features"]:
         """The backbone's features of images of `stored_size`, RGB in 0..255."""
@@ -190,7 +182,7 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
     give = f"give WORKDIR/ARM/seed-K/{' or '.join(stages)}"
     require(path.exists(), f"{given} does not exist; {give}")
     require(path.is_dir(), f"{given} is a file; {give}")
-    if _stage_folder(path).joinpath(_CONFIG).is_file():
+    if _stage_folder(path).joinpath(CONFIG_FILE).is_file():
         stage = _config_of(path).get("stage")
         require(stage in TRAINED, f"{given} is the evaluation {stage}, which leaves no network; {give}")
         if stage in stages:
@@ -208,7 +200,7 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
         for stage in stages
         for depth in ("", "seed-*/", "*/seed-*/")
         for each in path.glob(f"{depth}{stage}")
-        if (each / _CHECKPOINTS).is_dir() and (each / _CONFIG).is_file()
+        if (each / _CHECKPOINTS).is_dir() and (each / CONFIG_FILE).is_file()
     ]
     wanted = " or ".join(_NOUNS[stage] for stage in stages)
     require(bool(found), f"{given} {_what_is(path, wanted)}; {give}")
@@ -217,6 +209,8 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
 
 def _what_is(path: Path, wanted: str) -> str:
     """What a folder is in which there is no stage of the wanted kind."""
+    if (path / _CHECKPOINTS).is_dir():
+        return f"has lost its {CONFIG_FILE}; run the command of its --workdir again to write it anew"
     if path.name == _CHECKPOINTS or path.parent.name == _CHECKPOINTS:
         inside = path.parent if path.name == _CHECKPOINTS else path.parents[1]
         return f"lies within a stage: its folder is {inside}"
@@ -234,11 +228,35 @@ def _stage_folder(folder: Path) -> Path:
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    path = _stage_folder(folder) / _CONFIG
+    path = _stage_folder(folder) / CONFIG_FILE
     try:
-        return dict(json.loads(path.read_bytes()))
+        return read_sealed(path)
     except (OSError, ValueError, TypeError) as fault:
-        raise InputError(f"{path} is damaged ({one_line(fault)}): train again in another --workdir") from None
+        raise InputError(f"{path} is damaged ({one_line(fault)}): run the command of its --workdir again") from None
+
+
+def thresholds_of(trained: TrainedStage) -> tuple[float, ...]:
+    """The probability of each attribute from which on a fine-tuned network predicts it.
+
+    Raises:
+      InputError: If the thresholds that were chosen on validation images are lost or damaged.
+    """
+    path, count = trained.folder / THRESHOLDS_FILE, len(trained.class_names)
+    if not path.exists():
+        given = trained.config.evaluation.threshold
+        chosen = given is None and trained.label_kind == "attributes" and (trained.folder / RESULT_FILE).exists()
+        again = f"delete {RESULT_FILE} beside it and run the command of its --workdir again"
+        require(not chosen, f"{path} is missing, though the stage is finished: {again}")
+        # One for all was given, or nothing was measured that a choice could be made by.
+        return (0.5 if given is None else given,) * count
+    try:
+        values = json.loads(path.read_bytes())
+        # Older files hold the list alone, without a digest.
+        found = tuple(map(float, values if isinstance(values, list) else unsealed(values)["thresholds"]))
+    except (OSError, ValueError, TypeError, KeyError) as fault:
+        raise InputError(f"{path} is no list of thresholds ({one_line(fault)}): evaluate again") from None
+    require(len(found) == count, f"{path} has {len(found)} thresholds for {count} attributes: evaluate again")
+    return found
 
 
 def read_stage(folder: Path) -> TrainedStage:
@@ -261,8 +279,8 @@ def read_stage(folder: Path) -> TrainedStage:
         )
     except (ValueError, KeyError, TypeError) as fault:
         raise InputError(
-            f"{_stage_folder(folder) / _CONFIG} is damaged or of another version ({one_line(fault)}): train again in "
-            "another --workdir"
+            f"{_stage_folder(folder) / CONFIG_FILE} is damaged or of another version ({one_line(fault)}): train again "
+            "in another --workdir"
         ) from None
 
 

@@ -16,6 +16,7 @@ from simsiam_jax.data.folders import list_folder
 from simsiam_jax.data.views import evaluation_view
 from simsiam_jax.errors import InputError
 from simsiam_jax.export import CARD_FILE
+from simsiam_jax.files import read_sealed
 from simsiam_jax.inference import find_stages, open_model, read_stage
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results, read_stage_result
@@ -85,7 +86,7 @@ def unfinished(unit, photos):
     """A copy of the pretraining that was to have three epochs."""
     folder = photos.parent / "other" / "in_domain" / "seed-0" / "pretrain"
     shutil.copytree(unit / "pretrain", folder)
-    values = json.loads((folder / "config.json").read_text())
+    values = read_sealed(folder / "config.json")
     values["config"]["pretrain"]["epochs"] = 3
     (folder / "config.json").write_text(json.dumps(values))
     return folder
@@ -96,7 +97,7 @@ def attributes(unit, photos):
     """A copy of the fine-tuning whose two outputs are attributes, with thresholds of their own."""
     folder = photos.parent / "attributes" / "in_domain" / "seed-0" / "finetune"
     shutil.copytree(unit / "finetune", folder)
-    values = json.loads((folder / "config.json").read_text())
+    values = read_sealed(folder / "config.json")
     values |= {"label_kind": "attributes", "class_names": ["striped", "=round"]}
     (folder / "config.json").write_text(json.dumps(values))
     (folder / "thresholds.json").write_text("[0.5, 1e-6]")

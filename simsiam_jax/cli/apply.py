@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from simsiam_jax import stopping
@@ -19,6 +18,7 @@ from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import written_whole
 from simsiam_jax.inference import Model
 from simsiam_jax.study.programs import EVALUATION_BATCH
+from simsiam_jax.terminal import Console
 
 # Flags of the commands that apply a network.
 FLAGS = ("checkpoint", "out", "max_bad_images")

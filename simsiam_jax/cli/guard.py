@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from simsiam_jax import runtime, stopping
 from simsiam_jax.cli.flags import help_text
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.terminal import LogFormatter, say, visible
 
 _HELP = {"--help", "-help", "-h", "--helpshort"}
 
@@ -77,10 +78,11 @@ def run(
         except InputError as mistake:
             fail(str(mistake))
         except stopping.Stopped as stop:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            say("stopped; the same command goes on from here", error=True)
             sys.exit(stopping.exit_code(stop.number))
 
     stopping.listen()
+    logging.get_absl_handler().setFormatter(LogFormatter())
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, values, description))
 
 
@@ -96,7 +98,7 @@ def _parse(arguments: list[str], values: Callable[[], Mapping[str, Any]] | None,
     try:
         rest = flags.FLAGS([each for each in arguments if each not in _HELP])
         if asked:
-            print(help_text(values() if values else {}, description))
+            say(help_text(values() if values else {}, description))
     except (flags.Error, InputError) as mistake:
         fail(str(mistake).replace("\n", " "))
     if asked:
@@ -106,5 +108,6 @@ def _parse(arguments: list[str], values: Callable[[], Mapping[str, Any]] | None,
 
 def fail(message: str) -> NoReturn:
     """Prints `error: message` and exits with code 2."""
-    print(f"error: {message}", file=sys.stderr)
+    # One line, also where a name has several.
+    say(f"error: {visible(message, keep='')}", error=True)
     sys.exit(2)

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 from absl import logging
-from rich.console import Console
 
 from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import program
@@ -31,6 +30,7 @@ from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study import run as studies
 from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
+from simsiam_jax.terminal import Console, say
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
 FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by")
@@ -225,7 +225,7 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     """
     study = study.on(jax.default_backend())
     if value("show_config"):
-        print(json.dumps({arm: to_dict(study.config_of(arm)) for arm in study.arms}, indent=1))
+        say(json.dumps({arm: to_dict(study.config_of(arm)) for arm in study.arms}, indent=1))
         return
     if value("dry_run"):
         print_estimate(study)
@@ -238,10 +238,10 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     report = write_report(study.workdir) if value("report") else None
     if study.evaluations:
         Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
-    print(f"results  {study.workdir / RESULTS_FILE}")
+    say(f"results  {study.workdir / RESULTS_FILE}")
     if report:
-        print(f"report   {report}")
+        say(f"report   {report}")
     for failure in failures:
-        print(f"failed   {failure}", file=sys.stderr)
+        say(f"failed   {failure}", error=True)
     if failures:
         sys.exit(1)

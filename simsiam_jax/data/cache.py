@@ -1,12 +1,12 @@
 """Decoded images on disk as plain arrays: decoded once, then mapped into memory by every run.
 
 A cached split is a folder of `images.npy`, `labels.npy`, `sample_ids.npy` and `split.json`. It is written under another
-name and renamed when complete. So a folder of the right name is whole, whenever its writer was killed.
+name and renamed when complete. So a folder of the right name is whole, whenever its writer was killed. What happens to
+it later, such as a bit that flips on the disk, is noticed by checksums whenever it is opened.
 """
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -17,11 +17,19 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from simsiam_jax.data.checksums import first_fault, of_files
+from simsiam_jax.files import one_line, read_sealed, write_sealed
+
 # Version of the folder's layout, and of how images are decoded and divided into splits: raise it with a change.
-FORMAT = 1
+FORMAT = 2
 # The file that describes a split, written last.
 DESCRIPTION = "split.json"
+_ARRAYS = ("images.npy", "labels.npy", "sample_ids.npy")
 FINGERPRINT_DIGITS = 16
+
+
+class DamagedSplit(ValueError):
+    """A cached split that cannot be used; the message says why, without the folder's name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,28 +79,32 @@ def fingerprint(images: UInt8[np.ndarray, "n height width 3"], labels: Int32[np.
 
 
 def open_split(folder: Path) -> ImageSplit | None:
-    """The cached split in `folder`, images memory-mapped; None if there is none or it is damaged.
+    """The cached split in `folder`, images memory-mapped; None if there is none.
 
-    Sizes and types are checked, but not the content: reading all of it would cost what the cache saves.
+    All of it is read once and compared with its checksums: a few seconds for each 10 GB, after which the images are in
+    the system's memory as far as they fit.
+
+    Raises:
+      DamagedSplit: If it is damaged, or of another version of this program.
     """
+    if not folder.exists():
+        return None
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = read_sealed(folder / DESCRIPTION)
         if description["format"] != FORMAT:
-            return None
+            raise DamagedSplit("it was made by another version of this program")
+        if fault := first_fault(folder, {name: description["checksums"][name] for name in _ARRAYS}):
+            raise DamagedSplit(fault)
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         sample_ids = np.load(folder / "sample_ids.npy")
-        whole = (
-            images.dtype == np.uint8
-            and labels.dtype == sample_ids.dtype == np.int32
-            and list(images.shape) == description["shape"]
-            and labels.shape[:1] == sample_ids.shape == images.shape[:1]
-            and len(description["fingerprint"]) == FINGERPRINT_DIGITS
-        )
-        return ImageSplit(images, labels, sample_ids, description["fingerprint"]) if whole else None
-    # What json and NumPy raise for files that are missing, cut short or full of something else.
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
-        return None
+        return ImageSplit(images, labels, sample_ids, description["fingerprint"])
+    except FileNotFoundError as fault:
+        raise DamagedSplit(f"{Path(fault.filename).name} is missing") from None
+    except DamagedSplit:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise DamagedSplit(f"{DESCRIPTION} is damaged: {one_line(fault)}") from None
 
 
 def write_split(
@@ -130,14 +142,12 @@ def _write_files(
     sample_ids: Int32[np.ndarray, " n"],
 ) -> None:
     digest = hashlib.sha256()
-    shape: tuple[int, ...] = ()
     all_labels = []
     # The file is written, not memory-mapped: on a full disk a write raises, where a map kills the process.
     with (folder / "images.npy").open("wb") as file:
         for images, labels in batches:
             if not all_labels:
-                shape = (len(sample_ids), *images.shape[1:])
-                _write_header(file, shape)
+                _write_header(file, (len(sample_ids), *images.shape[1:]))
             file.write(np.ascontiguousarray(images).data)
             digest.update(np.ascontiguousarray(images).data)
             all_labels.append(labels)
@@ -147,8 +157,8 @@ def _write_files(
     digest.update(labels.astype("<i4").tobytes())
     np.save(folder / "labels.npy", labels)
     np.save(folder / "sample_ids.npy", sample_ids)
-    description = {"format": FORMAT, "shape": shape, "fingerprint": digest.hexdigest()[:FINGERPRINT_DIGITS]}
-    (folder / DESCRIPTION).write_text(json.dumps(description))
+    description = {"format": FORMAT, "fingerprint": digest.hexdigest()[:FINGERPRINT_DIGITS]}
+    write_sealed(folder / DESCRIPTION, {**description, "checksums": of_files(folder, _ARRAYS)})
     # The rename must not reach the disk before the files do.
     for path in folder.iterdir():
         with path.open("rb") as file:

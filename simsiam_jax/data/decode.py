@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
-from simsiam_jax.files import one_line
+from simsiam_jax.files import foreign_content, one_line
 
 # Phones take pictures of 108 megapixels; at 4 bytes a pixel this bounds what decoding one image allocates.
 MAX_PIXELS = 120_000_000
@@ -116,7 +116,8 @@ def _open(encoded: bytes) -> ImageFile:
     elif encoded.startswith(b"BM"):
         reader = BmpImagePlugin.BmpImageFile
     else:
-        raise BadImage("not a JPEG, PNG, WebP or BMP file")
+        kind = foreign_content(encoded[:1024])
+        raise BadImage(f"no image, but {kind}" if kind else "not a JPEG, PNG, WebP or BMP file")
     # Pillow warns of odd metadata, which does not matter here. All threads share the filters of warnings.
     with _quiet, warnings.catch_warnings(action="ignore"):
         return reader(io.BytesIO(encoded))

@@ -140,6 +140,11 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
       InputError: If it cannot be read, is not in UTF-8, or its quotes do not match.
     """
+    # Opening a pipe would wait for whoever writes to it.
+    require(
+        path.is_file() or path.is_dir() or not path.exists(),
+        f"--labels={path} is no regular file; name a CSV file or none",
+    )
     line = 1
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

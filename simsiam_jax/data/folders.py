@@ -1,6 +1,8 @@
 """A user's own folder of images: which files, which labels and which splits, before any data is prepared."""
 
+import functools
 import hashlib
+import heapq
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int, Int32
 
 from simsiam_jax.data.duplicates import duplicate_files
@@ -20,6 +23,7 @@ from simsiam_jax.data.folder_labels import (
     flat_splits,
     labels_from_folders,
 )
+from simsiam_jax.data.names import listed
 from simsiam_jax.errors import InputError, require
 
 # Version that is part of every digest: raise it when the same files would be divided otherwise.
@@ -64,8 +68,9 @@ def list_folder(path: Path, labels: str | None, group_duplicates: bool = False) 
     together, such as a patient: the images of a group are held out together. One column more holds classes, sorted by
     number if all are integers; several more are binary attributes. Images without a row become `unlabelled`.
 
-    Hidden files and folders, and files without one of `EXTENSIONS`, are passed over. Symbolic links are followed,
-    except to folders that are listed already.
+    Hidden files and folders, and files without one of `EXTENSIONS`, are passed over. Symbolic links are followed, also
+    out of the folder, as images are often kept apart from the folders that arrange them; a warning counts these. A
+    folder is listed once, whatever leads to it. Pipes, sockets and devices are never opened, and named in a warning.
 
     Args:
       path: Path of the folder.
@@ -136,37 +141,68 @@ def _duplicates(root: Path, files: Sequence[str]) -> Int[np.ndarray, " n"]:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """The folders of the first two levels and the images at any depth, both relative to `root` and sorted."""
+    """The folders of the first two levels and the images at any depth, both relative to `root` and sorted.
+
+    Each folder is listed once, whatever leads to it: first those that lie in `root`, then links by name.
+    """
     real_root = os.path.realpath(root)
     folders: list[str] = []
     files: list[str] = []
-    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
-    while waiting:
-        prefix, above = waiting.pop()
+    outside, again, odd = [], [], []
+    seen: set[tuple[int, int]] = set()
+    waiting, links = [""], []
+    while waiting or links:
+        prefix = waiting.pop() if waiting else heapq.heappop(links)
         place = root / prefix
         try:
             status = os.stat(place)
-            here = (status.st_dev, status.st_ino)
-            if here in above:  # A link to a folder that it lies in.
+            if (status.st_dev, status.st_ino) in seen:
+                again.append(prefix[:-1])
                 continue
+            seen.add((status.st_dev, status.st_ino))
+            if 1 <= prefix.count("/") <= 2:
+                folders.append(prefix[:-1])
+            real_place = os.path.realpath(place)
+            inside = _is_within(real_place, real_root)
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     name, is_link = prefix + entry.name, entry.is_symlink()
                     # Asked by its path, a link to itself is no folder; asked as an entry, it raises.
-                    if os.path.isdir(entry.path) if is_link else entry.is_dir():
-                        if is_link and _is_within(os.path.realpath(entry.path), real_root):
-                            continue
-                        waiting.append((f"{name}/", (*above, here)))
-                        if name.count("/") < 2:
-                            folders.append(name)
+                    is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+                    if is_folder and is_link:
+                        heapq.heappush(links, f"{name}/")
+                    elif is_folder:
+                        waiting.append(f"{name}/")
+                    elif not name.lower().endswith(EXTENSIONS):
+                        continue
                     # A link that leads nowhere is an image that cannot be read, which is worth telling.
-                    elif name.lower().endswith(EXTENSIONS) and (is_link or entry.is_file()):
+                    elif is_link or entry.is_file():
                         files.append(name)
+                    else:
+                        odd.append(name)
+                    if is_link and inside:
+                        target = os.path.normpath(os.path.join(real_place, os.readlink(entry.path)))
+                        # The folder itself may be reached by a link.
+                        if not any(_is_within(target, each) for each in (real_root, str(root))):
+                            outside.append(name)
         except OSError as error:
             raise InputError(f"{place} cannot be read ({error.strerror}); make it readable or move it away") from error
+    for names, words in (
+        (outside, "links lead out of the folder and are followed"),
+        (again, "links lead to folders that are listed already and are passed over"),
+        (odd, "files are called like images, but are pipes, sockets or devices, and are passed over"),
+    ):
+        if names:
+            _warn(f"{root}: {len(names):,} {words}: {listed(sorted(names), 3)}")
     return sorted(folders), sorted(files)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Warns once: a process lists its folder several times."""
+    logging.warning("%s", message)
 
 
 def _is_within(path: str, folder: str) -> bool:

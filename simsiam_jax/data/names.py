@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from simsiam_jax.terminal import visible
+
 
 def shown(name: str) -> str:
     """The name on one line: line breaks, control characters and bytes that are no UTF-8 become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
+    return visible(name, keep="")
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:

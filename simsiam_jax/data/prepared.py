@@ -1,6 +1,7 @@
 """A data set as TFDS prepares it: its builder, its examples, and the images and labels decoded from them."""
 
 import contextlib
+import dataclasses
 import io
 import math
 import os
@@ -17,17 +18,22 @@ from jaxtyping import Bool, Int, Int32, UInt8
 from tqdm import tqdm
 
 from simsiam_jax import stopping
+from simsiam_jax.data import storage
 from simsiam_jax.data.builders import stl10
 from simsiam_jax.data.builders.image_folder import FolderConfig, require_few_skipped, skipped_images
 from simsiam_jax.data.builders.preparation import flat_memory
 from simsiam_jax.data.builders.random_images import NoiseImages
+from simsiam_jax.data.checksums import first_fault, of_files
 from simsiam_jax.data.datasets import DatasetInfo
 from simsiam_jax.data.decode import BadImage, decode_image
 from simsiam_jax.data.feed import read_ahead
 from simsiam_jax.data.subsets import stratified_split
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import one_line, read_sealed, write_sealed
 from simsiam_jax.settings.schema import NoiseConfig
 
+# The checksums of what TFDS has written, beside it.
+CHECKSUMS = "checksums.json"
 HELD_OUT_SEED = 0
 UNLABELLED = -1
 READ_BATCH = 512
@@ -45,10 +51,76 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def make_builder(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A data set's place in a data folder, whether it is prepared yet or not.
+
+    Attributes:
+      info: The data set.
+      root: The data folder.
+      config: TFDS's configuration of the builder, for noise and folders.
+    """
+
+    info: DatasetInfo
+    root: Path
+    config: NoiseImages | FolderConfig | None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The builder, its configuration where it has one, and its version."""
+        config = (self.config.name,) if self.config else ()
+        return (self.info.builder.name, *config, str(self.info.builder.VERSION))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of TFDS's files."""
+        return self.root.joinpath(*self.parts)
+
+    def fault(self, *, records: bool) -> str:
+        """What is wrong with the files, in words; empty where nothing is known to be, or nothing is prepared.
+
+        Args:
+          records: Whether to read the images' records too, which may be large.
+        """
+        if not self.folder.exists():
+            return ""
+        try:
+            expected = read_sealed(self.folder / CHECKSUMS)["files"]
+        except FileNotFoundError:  # It was prepared before there were checksums.
+            return "" if (self.folder / storage.PREPARED).exists() else f"{storage.PREPARED} is missing"
+        except (OSError, ValueError, KeyError) as fault:
+            return f"{CHECKSUMS}: {one_line(fault)}"
+        few = {name: sums for name, sums in expected.items() if ".array_record" not in name}
+        return first_fault(self.folder, expected if records else few)
+
+    def damaged(self, detail: str) -> InputError:
+        """The line that refuses the data."""
+        return InputError(f"the data in {self.folder} is damaged ({detail}); remove that folder and run again")
+
+    def builder(self) -> Any:
+        """The TFDS builder.
+
+        Raises:
+          InputError: If what it has prepared is damaged.
+        """
+        arguments = {"config": self.config} if self.config else {}
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of each new configuration of noise or of a folder.
+        try:
+            return self.info.builder(data_dir=self.root, **arguments)
+        # TFDS reads its own files here, and raises any kind of exception for damaged ones.
+        except Exception as error:
+            if not self.folder.exists():
+                raise
+            raise self.damaged(one_line(error)) from error
+        finally:
+            logging.set_verbosity(verbosity)
+
+
+def find(
     info: DatasetInfo, root: Path, noise: NoiseConfig, size: int | None, seed: int, max_bad_images: float
-) -> Any:
-    """The TFDS builder of a data set.
+) -> Prepared:
+    """The place of a data set.
 
     Args:
       info: The data set.
@@ -58,30 +130,29 @@ def make_builder(
       seed: For `random_images`: seed of the noise.
       max_bad_images: For a folder: share of files, 0..1, that may be unreadable.
     """
-    arguments: dict[str, Any] = {"data_dir": root}
-    pixels = size or info.native_size or info.image_size
+    pixels, config = size or info.native_size or info.image_size, None
     if info.name == "random_images":
-        arguments["config"] = NoiseImages(
-            distribution=noise.distribution, count=noise.count, size=noise.size or pixels, seed=seed
-        )
+        config = NoiseImages(distribution=noise.distribution, count=noise.count, size=noise.size or pixels, seed=seed)
     if info.listing is not None:
-        arguments["config"] = FolderConfig(listing=info.listing, size=pixels, max_bad_images=max_bad_images)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of each new configuration of noise or of a folder.
-    try:
-        return info.builder(**arguments)
-    finally:
-        logging.set_verbosity(verbosity)
+        config = FolderConfig(listing=info.listing, size=pixels, max_bad_images=max_bad_images)
+    return Prepared(info, root, config)
 
 
-def prepare(builder: Any, manual_dir: Path | None) -> None:
-    """Writes the TFDS data unless it is there; the caller must hold the lock.
+def prepare(place: Prepared, manual_dir: Path | None) -> Any:
+    """Writes the TFDS data unless it is there and whole, and returns its builder; the caller must hold the lock.
 
     Raises:
-      InputError: If the data is there in a format that needs TensorFlow, or cannot be prepared.
+      InputError: If the data is there in a format that needs TensorFlow, is damaged and cannot be made again without a
+        download, or cannot be prepared.
     """
-    if not builder.data_path.exists():
-        for leftover in Path(builder.data_path).parent.glob(f"incomplete.*_{builder.version}"):
+    if fault := place.fault(records=True):
+        if place.info.builder.name not in storage.REMADE:
+            raise place.damaged(fault)
+        logging.warning("the data in %s is damaged (%s); it is prepared again", place.folder, fault)
+        shutil.rmtree(place.folder)
+    builder = place.builder()
+    if not place.folder.exists():
+        for leftover in place.folder.parent.glob(f"incomplete.*_{builder.version}"):
             shutil.rmtree(leftover)
         logging.info("Preparing %s in %s", builder.name, builder.data_dir)
         with flat_memory():
@@ -95,11 +166,18 @@ def prepare(builder: Any, manual_dir: Path | None) -> None:
         f"{builder.data_dir} was prepared elsewhere as {', '.join(sorted(formats))}, which needs TensorFlow "
         "to read; remove that folder or name another --data_dir",
     )
+    if not (place.folder / CHECKSUMS).exists():
+        names = sorted(path.name for path in place.folder.iterdir() if path.is_file())
+        # What others have prepared may be read-only.
+        with contextlib.suppress(OSError):
+            write_sealed(place.folder / CHECKSUMS, {"files": of_files(place.folder, names)})
+    return builder
 
 
-def check_skipped(builder: Any) -> None:
+def check_skipped(place: Prepared) -> None:
     """Refuses a folder that was prepared when more unreadable files were allowed."""
-    require_few_skipped(builder.builder_config, skipped_images(Path(builder.data_dir)))
+    if isinstance(place.config, FolderConfig) and place.folder.exists():
+        require_few_skipped(place.config, skipped_images(place.folder))
 
 
 def decode_split(
@@ -183,12 +261,12 @@ def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str,
     try:
         return source.__getitems__(indices.tolist())
     except (RuntimeError, FileNotFoundError) as error:  # array_record raises these for damaged and missing files.
-        raise _damaged(source) from error
+        raise _damaged(source, one_line(error)[:200]) from error
 
 
-def _damaged(source: Any, detail: str = "") -> InputError:
+def _damaged(source: Any, detail: str) -> InputError:
     folder = source.dataset_info.data_dir
-    return InputError(f"the data in {folder} is damaged{detail and f' ({detail})'}; remove that folder and run again")
+    return InputError(f"the data in {folder} is damaged ({detail}); remove that folder and run again")
 
 
 def _labels(examples: Sequence[dict[str, Any]], info: DatasetInfo) -> Int32[np.ndarray, "batch *attributes"]:

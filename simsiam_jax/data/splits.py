@@ -10,7 +10,7 @@ from absl import logging
 from jaxtyping import Int32
 
 from simsiam_jax.data import prepared, storage
-from simsiam_jax.data.cache import ImageSplit, open_split, write_split
+from simsiam_jax.data.cache import DamagedSplit, ImageSplit, open_split, write_split
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import locked
@@ -63,19 +63,23 @@ def load_split(
         require(manual_dir.is_dir(), f"--manual_dir={manual_dir} is no folder; create it or leave the flag out")
     root = Path(data_dir).expanduser().resolve()
     with prepared.quiet():
-        builder = prepared.make_builder(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
-        if info.listing is not None and Path(builder.data_dir).exists():
-            prepared.check_skipped(builder)
-        variant = "" if info.listing else info.name.partition(":")[2]
-        parts = [part for part in (builder.name, builder.builder_config_name, str(builder.version), variant) if part]
-        folder = root.joinpath(storage.DECODED, *parts, f"{split}-{size or 'native'}")
+        place = prepared.find(info, root, noise or NoiseConfig(), size, seed, max_bad_images)
+        variant = () if info.listing else tuple(filter(None, [info.name.partition(":")[2]]))
+        folder = root.joinpath(storage.DECODED, *place.parts, *variant, f"{split}-{size or 'native'}")
         # The cache is looked at before locking, so that a finished data folder may be read-only.
-        if (cached := open_split(folder)) is None:
-            with _writing(root), locked(storage.lock_of(root, builder.name)):
-                if (cached := open_split(folder)) is None:
-                    if folder.exists():
-                        logging.warning("Rebuilding the damaged or outdated cache %s", folder)
-                    prepared.prepare(builder, manual_dir)
+        cached, _ = _opened(folder)
+        # What was prepared of a folder says which files were skipped, and is read beside a cached split too.
+        if whole := info.listing is None or not place.fault(records=False):
+            prepared.check_skipped(place)
+        if cached is None or not whole:
+            with _writing(root), locked(storage.lock_of(root, info.builder.name)):
+                cached, fault = _opened(folder)
+                builder = prepared.prepare(place, manual_dir) if cached is None or place.fault(records=False) else None
+                if cached is None:
+                    if fault:
+                        logging.warning(
+                            "the decoded images in %s cannot be used (%s); they are made again", folder, fault
+                        )
                     write_split(folder, *prepared.decode_split(builder, info, split, size, manual_dir))
                     cached = open_split(folder)
     storage.note_use(folder)
@@ -98,8 +102,16 @@ def file_names(
     """
     root = Path(data_dir).expanduser().resolve()
     with prepared.quiet():
-        builder = prepared.make_builder(info, root, NoiseConfig(), size, 0, max_bad_images)
-        return prepared.file_names(builder, info, ids)
+        place = prepared.find(info, root, NoiseConfig(), size, 0, max_bad_images)
+        return prepared.file_names(place.builder(), info, ids)
+
+
+def _opened(folder: Path) -> tuple[ImageSplit | None, str]:
+    """The cached split, or None and what is wrong with it."""
+    try:
+        return open_split(folder), ""
+    except DamagedSplit as fault:
+        return None, str(fault)
 
 
 @contextlib.contextmanager

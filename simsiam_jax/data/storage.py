@@ -19,7 +19,7 @@ from simsiam_jax.files import locked
 DECODED = "decoded"
 PREPARED = "dataset_info.json"
 # Builders whose prepared data is made without a download.
-_REMADE = ("image_folder", "random_images")
+REMADE = ("image_folder", "random_images")
 # What this process has used, it may use again.
 _STARTED = time.time()
 
@@ -51,7 +51,7 @@ def stored(root: Path) -> list[Stored]:
     """
     decoded = root / DECODED
     found = [_split(decoded, description.parent) for description in decoded.glob(f"**/{DESCRIPTION}")]
-    for builder in _REMADE:
+    for builder in REMADE:
         for info in root.glob(f"{builder}/*/*/{PREPARED}"):
             folder = info.parent
             name = str(folder.parent.relative_to(root))

@@ -1,13 +1,12 @@
 """What a run is: `experiment.json`, written and read by one dataclass, and the names that all its files use."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import one_line, write_json
+from simsiam_jax.files import one_line, read_sealed, write_sealed
 from simsiam_jax.settings.values import from_dict, to_dict
 
 EXPERIMENT_FILE = "experiment.json"
@@ -284,7 +283,7 @@ class Experiment:
         Raises:
           ValueError: If a value is not finite.
         """
-        write_json(Path(workdir) / EXPERIMENT_FILE, to_dict(self))
+        write_sealed(Path(workdir) / EXPERIMENT_FILE, to_dict(self))
 
 
 def read_experiment(workdir: Path) -> Experiment:
@@ -299,7 +298,7 @@ def read_experiment(workdir: Path) -> Experiment:
         path.exists(), f"--workdir={workdir} holds no {EXPERIMENT_FILE}: give the folder of a finished or begun run"
     )
     try:
-        return from_dict(Experiment, json.loads(path.read_bytes()))
+        return from_dict(Experiment, read_sealed(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import one_line, write_json, write_whole
+from simsiam_jax.files import one_line, read_sealed, sealed, unsealed, write_sealed, write_whole
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, SPLITS, STAGES, read_experiment
 from simsiam_jax.settings.values import from_dict
 
@@ -136,7 +136,7 @@ class StageResult:
 
         A number that JSON lacks (the loss of a diverged network) is written as null.
         """
-        write_json(Path(folder) / RESULT_FILE, _plain(dataclasses.asdict(self)))
+        write_sealed(Path(folder) / RESULT_FILE, _plain(dataclasses.asdict(self)))
 
 
 def read_stage_result(folder: Path) -> StageResult | None:
@@ -150,7 +150,7 @@ def read_stage_result(folder: Path) -> StageResult | None:
     """
     path = Path(folder) / RESULT_FILE
     try:
-        found = from_dict(StageResult, _with_nan(json.loads(path.read_bytes())))
+        found = from_dict(StageResult, _with_nan(read_sealed(path)))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -160,6 +160,27 @@ def read_stage_result(folder: Path) -> StageResult | None:
     place = [found.arm, f"seed-{found.seed}", found.stage]
     require([*path.absolute().parts[-4:-1]] == place, f"{path} is the result of {'/'.join(place)}: {_DELETE}")
     return found
+
+
+def set_damaged_aside(workdir: Path) -> list[Path]:
+    """Renames each result.json that was damaged after it was written, so that its stage counts as not finished.
+
+    A file that is whole, but of another stage or version, stays: no stage is measured again for it.
+
+    Args:
+      workdir: The run's folder. It need not exist.
+
+    Returns:
+      The paths of the files as they were, by name.
+    """
+    damaged = []
+    for path in sorted(Path(workdir).glob(f"*/seed-*/*/{RESULT_FILE}")):
+        try:
+            read_sealed(path)
+        except (OSError, ValueError):
+            path.replace(path.with_name(f"{RESULT_FILE}.damaged"))
+            damaged.append(path)
+    return damaged
 
 
 def read_results(workdir: Path) -> list[Result]:
@@ -201,7 +222,7 @@ def gather_results(workdir: Path) -> None:
     stages = _read_stages(Path(workdir))
     if stages:
         lines = [_plain(dataclasses.asdict(line)) for stage in stages for line in stage.lines]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        text = "".join(json.dumps(sealed(line), allow_nan=False) + "\n" for line in lines)
         write_whole(Path(workdir) / RESULTS_FILE, text.encode())
 
 
@@ -226,10 +247,12 @@ def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            record = unsealed(json.loads(line))
         except ValueError:
             continue
-    records = [record for record in records if isinstance(record, dict)]
+        # What is measured is a number: a text is a digest whose name was hit.
+        if not any(isinstance(value, str) for value in record.values()):
+            records.append(record)
     return records, len(lines) - len(records)
 
 
@@ -247,13 +270,13 @@ def _read_stages(workdir: Path) -> list[StageResult]:
 
 def _read_line(line: bytes, path: Path, number: int) -> Result:
     try:
-        return from_dict(Result, _with_nan(json.loads(line)))
+        return from_dict(Result, _with_nan(unsealed(json.loads(line))))
     except ValueError as error:
         fix = "remove the line, or give another --workdir"
         raise InputError(f"{path}, line {number} is no result ({one_line(error)}): {fix}") from None
 
 
-def _with_nan(values: Any) -> Any:
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
     """A read result with NaN in place of each null among its numbers: `_plain` wrote null for it."""
 
     def restore(value: Any) -> Any:
@@ -263,8 +286,6 @@ def _with_nan(values: Any) -> Any:
             return [restore(item) for item in value]
         return math.nan if value is None else value
 
-    if not isinstance(values, dict):
-        return values
     return {**values, **{name: restore(values[name]) for name in ("metrics", "draws", "attributes") if name in values}}
 
 

@@ -1,7 +1,5 @@
 """Reads the small files that `simsiam_jax.study.exhibits` leaves in a workdir. An unreadable file is left out."""
 
-import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from simsiam_jax import files
 from simsiam_jax.records.experiment import ArmRecord
 
 Arrays = dict[str, np.ndarray]
@@ -34,12 +33,7 @@ def read_arrays(workdir: Path, pattern: str, notes: list[str]) -> Arrays | None:
       pattern: The pattern of an npz file's path inside the workdir.
       notes: The notes, to which one for each unreadable file is added.
     """
-
-    def read(path: Path) -> Arrays:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    found = _read(workdir, pattern, read, notes)
+    found = _read(workdir, pattern, files.read_arrays, notes)
     return found[0] if found else None
 
 
@@ -71,7 +65,7 @@ def read_counts(workdir: Path, arm: ArmRecord, notes: list[str]) -> tuple[str, I
     """
 
     def read(path: Path) -> tuple[str, np.ndarray]:
-        ((kind, counts),) = json.loads(path.read_text()).items()
+        ((kind, counts),) = files.read_sealed(path).items()
         counts = np.asarray(counts)
         if counts.ndim != 2 or counts.dtype.kind != "i":
             raise ValueError("this is no matrix of counts")
@@ -104,6 +98,6 @@ def _read(workdir: Path, pattern: str, read: Callable[[Path], Any], notes: list[
     for path in sorted(workdir.glob(pattern)):
         try:
             found.append(read(path))
-        except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        except (OSError, ValueError):
             notes.append(f"{path.relative_to(workdir)} cannot be read; it is left out")
     return found

@@ -1,7 +1,6 @@
 """Dataclasses as plain JSON values and back, and how two of them differ."""
 
 import dataclasses
-import hashlib
 import json
 import types
 import typing
@@ -88,11 +87,6 @@ def _checked(right: bool, value: Any, path: str, wanted: str) -> Any:
         shown = json.dumps(value, default=str)
         raise InputError(f"{path or 'the file'} should be {wanted}, not {shown[:60]}")
     return value
-
-
-def digest(values: Any) -> str:
-    """12 hex digits that name plain values, independent of the order of their keys."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

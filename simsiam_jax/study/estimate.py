@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from simsiam_jax.data.cache import ImageSplit
@@ -24,6 +23,7 @@ from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork
 from simsiam_jax.study.run import check, load_starts, units
 from simsiam_jax.study.stages import pretraining_plan
 from simsiam_jax.study.workdir import check_workdir
+from simsiam_jax.terminal import Console, say
 from simsiam_jax.train.loop import Plan, RunEpoch
 from simsiam_jax.train.state import TrainState
 
@@ -73,7 +73,7 @@ def print_estimate(study: Study) -> None:
     check(study)
     check_workdir(study)
     counts = ", ".join(map(str, study.looks))
-    print(f"{len(study.arms)} arms, {counts} seeds; timing a few steps of each network", flush=True)
+    say(f"{len(study.arms)} arms, {counts} seeds; timing a few steps of each network")
     starts, data = load_starts(study), load_data(study)
     estimates, compiling = estimate(study, data, {arm for arm, start in starts.items() if start.absent})
     table = Table("unit", "updates of pretraining", "of fine-tuning", "about", box=None, pad_edge=False)
@@ -91,7 +91,7 @@ def print_estimate(study: Study) -> None:
         f"{duration(compiling)} of them compiling"
     )
     if study.plan is not None and len(study.looks) > 1:
-        print(_answer_words(study, estimates, compiling))
+        say(_answer_words(study, estimates, compiling))
 
 
 @dataclass(frozen=True)

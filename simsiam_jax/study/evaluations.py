@@ -16,7 +16,7 @@ from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.errors import require
 from simsiam_jax.eval.linear import fit_probe
-from simsiam_jax.files import write_json
+from simsiam_jax.files import write_sealed
 from simsiam_jax.metrics import Numbers, Threshold, all_scores, choose_thresholds, headline_score
 from simsiam_jax.settings.schema import FinetuneConfig
 from simsiam_jax.study.exhibits import save_confusion, save_map, save_mistakes, save_neighbours
@@ -217,7 +217,7 @@ def _show(unit: Unit, stage: str, outputs: Outputs, threshold: Threshold) -> Non
     """Leaves the files of an evaluation's first draw: thresholds, confusions, and test images that were mistaken."""
     folder, attributes = unit.folder / stage, unit.data.info.label_kind == "attributes"
     if stage == "finetune" and attributes:
-        write_json(folder / THRESHOLDS_FILE, np.asarray(threshold).tolist())
+        write_sealed(folder / THRESHOLDS_FILE, {"thresholds": np.asarray(threshold).tolist()})
     if not unit.study.tested:
         return
     test = unit.held_out["test"]

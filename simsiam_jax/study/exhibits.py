@@ -3,10 +3,8 @@
 Each function writes one small file that `report.exhibits` draws from. Equal arrays give equal bytes.
 """
 
-import io
+import contextlib
 import json
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -17,7 +15,7 @@ from PIL import Image
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.views import unnormalise
-from simsiam_jax.files import write_whole
+from simsiam_jax.files import read_arrays, sealed, write_arrays, write_whole
 from simsiam_jax.metrics import Threshold
 from simsiam_jax.settings.schema import ViewSpec
 
@@ -38,11 +36,11 @@ def save_samples(workdir: Path, split: ImageSplit, *, label_kind: str) -> None:
         rows = np.concatenate([np.flatnonzero(split.labels == label)[:SAMPLES_A_CLASS] for label in classes])
     else:
         rows = _spread(len(split), SAMPLES)
-    _save(workdir / "samples.npz", {"images": _thumbnails(split.images[rows]), "labels": split.labels[rows]})
+    write_arrays(workdir / "samples.npz", {"images": _thumbnails(split.images[rows]), "labels": split.labels[rows]})
 
 
 def save_pairs(workdir: Path, split: ImageSplit, spec: ViewSpec) -> None:
-    """Writes pairs.npz: some images, uint8 0..255, and two views of each, float32 0..1. An existing file is kept.
+    """Writes pairs.npz: some images, uint8 0..255, and two views of each, float32 0..1. A whole file is kept.
 
     Args:
       workdir: The study's folder.
@@ -50,12 +48,13 @@ def save_pairs(workdir: Path, split: ImageSplit, spec: ViewSpec) -> None:
       spec: How views are drawn.
     """
     path = workdir / "pairs.npz"
-    if path.exists():
+    with contextlib.suppress(OSError, ValueError):
+        read_arrays(path)
         return
     some = split.take(np.arange(min(PAIRS, len(split))))
     views = jax.jit(two_views, static_argnames="spec")(some.images, some.sample_ids, seed=0, epoch=0, spec=spec)
     view1, view2 = (np.asarray(unnormalise(view, spec)) for view in views)
-    _save(path, {"originals": some.images, "view1": view1, "view2": view2})
+    write_arrays(path, {"originals": some.images, "view1": view1, "view2": view2})
 
 
 def save_neighbours(
@@ -79,7 +78,7 @@ def save_neighbours(
     queries = _in_turns(test.labels, QUERIES) if test.labels.ndim == 1 else _spread(len(test), QUERIES)
     similarity = _directions(test_features[queries]) @ _directions(bank_features).T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
-    _save(
+    write_arrays(
         folder / "neighbours.npz",
         {
             "queries": _thumbnails(test.images[queries]),
@@ -114,7 +113,7 @@ def save_map(folder: Path, features: Float[np.ndarray, "n dim"], labels: Int[np.
             init="random", method="exact", perplexity=min(30.0, (len(points) - 1) / 3), random_state=0, max_iter=500
         )
         positions = mapped.fit_transform(points.astype(np.float64)).astype(np.float32)
-    _save(folder / "map.npz", {"positions": positions, "labels": labels[rows]})
+    write_arrays(folder / "map.npz", {"positions": positions, "labels": labels[rows]})
 
 
 def save_confusion(
@@ -145,7 +144,7 @@ def save_confusion(
         predicted, present, absent = outputs >= threshold, labels == 1, labels == 0
         cells = [(predicted & present), (predicted & absent), (~predicted & present), (~predicted & absent)]
         values = {"attributes": np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()}
-    write_whole(folder / "confusion.json", (json.dumps(values) + "\n").encode())
+    write_whole(folder / "confusion.json", (json.dumps(sealed(values)) + "\n").encode())
 
 
 def save_mistakes(
@@ -174,7 +173,7 @@ def save_mistakes(
         certainty = np.where(of_each, np.abs(probabilities - labels), 0.0).max(axis=1)
     rows = np.flatnonzero(wrong)
     chosen = rows[np.argsort(-np.nan_to_num(certainty[rows]), kind="stable")][:MISTAKES]
-    _save(
+    write_arrays(
         folder / "mistakes.npz",
         {
             "images": _thumbnails(test.images[chosen]),
@@ -212,14 +211,3 @@ def _thumbnails(images: UInt8[np.ndarray, "n height width 3"]) -> UInt8[np.ndarr
         return np.asarray(images)
     size = round(width * _LARGEST / max(height, width)), round(height * _LARGEST / max(height, width))
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images])
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes what `np.savez_compressed` does, but whole or not at all, and without the time of writing."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.save(content, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
-    write_whole(path, file.getvalue())

@@ -1,7 +1,6 @@
 """Runs a study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from simsiam_jax.study.overview import overview
 from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
+from simsiam_jax.terminal import say
 from simsiam_jax.train.devices import check_divisible
 from simsiam_jax.train.progress import Display
 from simsiam_jax.weights import load_initial
@@ -137,7 +137,7 @@ def run(study: Study) -> tuple[str, ...]:
     starts = load_starts(study)
     data = load_data(study)
     _bound_cache(study)
-    print("\n".join(overview(study, data)), flush=True)
+    say("\n".join(overview(study, data)))
     for name, arm in study.arms.items():
         if arm.pretrain != "none":
             # An epoch that is too short is refused here rather than after the first arm.
@@ -160,7 +160,7 @@ def run(study: Study) -> tuple[str, ...]:
             if failures or len(study.looks) == 1:
                 break
             going_on, _, said = next_arms(study)
-            print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
+            say(f"{said}; the budget is spent" if spent and going_on else said)
             if spent or not going_on:
                 break
     return tuple(failures)
@@ -217,7 +217,7 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
             if ours:
                 gather(study.workdir)
             elif told:
-                print(f"{unit.title}: another process is at it", flush=True)
+                say(f"{unit.title}: another process is at it")
         if told:
             break
         if held and not first:
@@ -237,6 +237,7 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
     """
     note = unit.folder / "error.txt"
     if unit.done:
+        unit.mend()
         note.unlink(missing_ok=True)
         return []
     begun = time.monotonic()
@@ -247,7 +248,7 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
         reason = f"{type(fault).__name__}: {one_line(fault)[:300]}"
         write_whole(note, f"{reason}\n\n{traceback.format_exc()}".encode())
         failure = f"{unit.title}: {reason} ({note})"
-        print(f"failed   {failure}", file=sys.stderr, flush=True)
+        say(f"failed   {failure}", error=True)
         return [failure]
     note.unlink(missing_ok=True)
     told = (f"unit {number} of {total}", unit.title, unit.outcome(), f"({duration(time.monotonic() - begun)})")
@@ -269,7 +270,7 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
     open_workdir(study)
     data = load_data(study)
     _bound_cache(study)
-    print("\n".join(overview(study, data)), flush=True)
+    say("\n".join(overview(study, data)))
     if any(overlap(study.config_of(arm)) for arm in study.arms):
         logging.warning(
             "the folder pretrained on and --dataset=%s share images: some of the test images may have been pretrained "

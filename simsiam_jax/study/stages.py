@@ -14,13 +14,14 @@ from jaxtyping import Float, Int
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs, neighbours_for
-from simsiam_jax.files import write_json
+from simsiam_jax.files import digest, one_line, read_sealed, write_sealed
 from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
+from simsiam_jax.records.experiment import STAGES
 from simsiam_jax.records.results import RESULT_FILE, StageResult, read_stage_result
 from simsiam_jax.report.collapse import LOST_BELOW
 from simsiam_jax.report.words import STAGE_WORDS
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.settings.values import digest, to_dict
+from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.images import Data, labelled_positions, pretraining_images
 from simsiam_jax.study.programs import EVALUATION_BATCH, CompiledNetwork, Variables
@@ -28,6 +29,9 @@ from simsiam_jax.train.loop import Plan, Trained, fit, make_plan
 from simsiam_jax.train.outputs import over_split
 from simsiam_jax.train.progress import Display
 from simsiam_jax.train.state import TrainState
+
+# What a stage's folder says of itself.
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,16 @@ class Unit:
         """The backbone before any pretraining."""
         return backbone_variables(self.network.initial_simsiam(self.seed, self.start))
 
+    def mend(self) -> None:
+        """Writes the config.json of finished stages again where it is damaged or gone."""
+        for stage in filter(self.finished, STAGES):
+            path = self.folder / stage / CONFIG_FILE
+            try:
+                read_sealed(path)
+            except (OSError, ValueError) as fault:
+                logging.warning("%s is damaged (%s); it is written again", path, one_line(fault))
+                self.stage_folder(stage)
+
     def stage_folder(self, stage: str) -> Path:
         """The folder of a stage, made, with its config.json."""
         folder = self.folder / stage
@@ -108,7 +122,7 @@ class Unit:
             "class_names": list(info.class_names),
             "config": to_dict(self.config),
         }
-        write_json(folder / "config.json", written)
+        write_sealed(folder / CONFIG_FILE, written)
         return folder
 
     def identity(self) -> dict[str, Any]:

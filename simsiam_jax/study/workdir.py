@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import locked
@@ -21,7 +22,7 @@ from simsiam_jax.records.experiment import (
     Leak,
     read_experiment,
 )
-from simsiam_jax.records.results import RESULT_FILE, RESULTS_FILE, gather_results
+from simsiam_jax.records.results import RESULTS_FILE, gather_results, set_damaged_aside
 from simsiam_jax.settings.values import differences, to_dict
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.images import Data, labelled_positions
@@ -48,6 +49,8 @@ class Start:
 def open_workdir(study: Study) -> None:
     """Makes the folder, once it is sure that what is in it belongs to the study.
 
+    Results that were damaged since they were written are set aside and named; their stages are then measured again.
+
     Raises:
       InputError: If the folder cannot be written, or holds another experiment or other settings.
     """
@@ -58,6 +61,9 @@ def open_workdir(study: Study) -> None:
     except OSError as fault:
         raise InputError(f"--workdir={study.workdir} cannot be written ({fault.strerror}): choose another") from None
     check_workdir(study)
+    with locked(study.workdir / _LOCK):
+        for path in set_damaged_aside(study.workdir):
+            logging.warning("%s is damaged and set aside as %s.damaged; its stage is measured again", path, path.name)
 
 
 def check_workdir(study: Study) -> None:
@@ -83,7 +89,7 @@ def check_workdir(study: Study) -> None:
         "--smallest_effect): that is fixed before anything is measured, so choose another --workdir",
     )
     require(
-        any(study.workdir.glob(f"*/seed-*/*/{RESULT_FILE}")) or not (study.workdir / RESULTS_FILE).exists(),
+        any(study.workdir.glob("*/seed-*/*/")) or not (study.workdir / RESULTS_FILE).exists(),
         f"--workdir={study.workdir} holds the record of a run without its stages: choose another --workdir",
     )
     for arm in before.arms:

@@ -16,6 +16,7 @@ from einops import rearrange
 from simsiam_jax import stopping
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import require
+from simsiam_jax.files import sealed
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.settings.schema import ScheduleConfig
 from simsiam_jax.train.checkpoints import Checkpoints
@@ -368,9 +369,9 @@ def as_dict(restored: Any) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, lines: list[Numbers]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
 
 
 def _append_line(path: Path, line: Numbers) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(sealed(line)) + "\n")

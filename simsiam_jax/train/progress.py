@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from simsiam_jax.terminal import Console
 
 _SECONDS_BETWEEN_PLAIN_LINES = 10.0
 _BAR_WIDTH = 20

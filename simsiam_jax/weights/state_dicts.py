@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import one_line, write_whole
+from simsiam_jax.files import foreign_kind, one_line, write_whole
 
 # Formats of PyTorch. Each is a pickle: a program that may do more than make tensors.
 _PICKLED = (".pth", ".pt", ".bin")
@@ -45,7 +45,9 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             )
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors: {one_line(error)}; fetch or write it again") from error
+        kind = foreign_kind(path)
+        reason = f"it is {kind}" if kind else one_line(error)
+        raise InputError(f"{path} cannot be read as safetensors: {reason}; fetch or write it again") from error
 
 
 def conversion(path: Path) -> str:

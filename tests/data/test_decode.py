@@ -178,11 +178,16 @@ def test_large_jpegs_are_decoded_small_and_hardly_differ():
     assert decode_image(data, 700).shape == (700, 700, 3)
 
 
+LFS = "a Git LFS pointer in place of the file, which git lfs pull fetches"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"", "the file is empty"),
         (b"hello, I am a text", "not a JPEG, PNG, WebP or BMP file"),
+        (b"<!DOCTYPE html><html>not found</html>", "no image, but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", f"no image, but {LFS}"),
         (b"PK\3\4" + bytes(100), "not a JPEG, PNG, WebP or BMP file"),
         (b"GIF89a" + bytes(100), "not a JPEG, PNG, WebP or BMP file"),
         (decode.PNG_SIGNATURE, "the file is cut short"),

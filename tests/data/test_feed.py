@@ -11,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.data.cache import FORMAT, ImageSplit
+from simsiam_jax.data.checksums import of_files
 from simsiam_jax.data.feed import choose_feed, gather, host_memory, read_ahead
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import write_sealed
 from simsiam_jax.train.devices import Resident, rows_here, streamed
 from simsiam_jax.train.epochs import _calls_of_many
 from tests.support.launchers import PATIENCE
@@ -189,8 +191,8 @@ def test_a_split_larger_than_the_memory_allowed_is_streamed(tmp_path):
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (count, *shape))
     np.save(tmp_path / "labels.npy", np.zeros(count, np.int32))
     np.save(tmp_path / "sample_ids.npy", np.arange(count, dtype=np.int32))
-    description = f'{{"format": 1, "shape": [{count}, 96, 96, 3], "fingerprint": "0123456789abcdef"}}'
-    (tmp_path / "split.json").write_text(description)
+    sums = of_files(tmp_path, ["images.npy", "labels.npy", "sample_ids.npy"])
+    write_sealed(tmp_path / "split.json", {"format": FORMAT, "fingerprint": "0123456789abcdef", "checksums": sums})
     run = subprocess.run(
         [sys.executable, "-c", _STREAM_UNDER_A_CAP, str(tmp_path), str(2**29)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},

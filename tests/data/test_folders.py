@@ -2,6 +2,7 @@
 
 import os
 import random
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,57 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
     assert listing.files == sorted(expected)
     (tmp_path / "link").symlink_to(root)
     assert list_folder(tmp_path / "link", None).files == listing.files
+
+
+def test_a_folder_is_listed_once_whatever_leads_to_it(tmp_path, caplog):
+    # Eleven levels of two links to the next one: 2,048 paths lead to each of two images.
+    for level in range(11):
+        (tmp_path / f"away/{level}").mkdir(parents=True)
+        for side in ("left", "right"):
+            (tmp_path / f"away/{level}/{side}").symlink_to(tmp_path / f"away/{level + 1}")
+    make(tmp_path / "away", "11/one.jpg", "11/two.jpg")
+    (tmp_path / "root").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "away/0")
+    (tmp_path / "away/11/up").symlink_to(tmp_path / "root")
+    listing = list_folder(tmp_path / "root", "none")
+    assert listing.files == ["a/" + "left/" * 11 + name for name in ("one.jpg", "two.jpg")]
+    outside, again = [record.getMessage() for record in caplog.records]
+    assert outside == f"{tmp_path}/root: 2 links lead out of the folder and are followed: a, b"
+    # A second link of each level, `b`, and the one back up.
+    assert again.startswith(
+        f"{tmp_path}/root: 13 links lead to folders that are listed already and are passed over: a/"
+    )
+    list_folder(tmp_path / "root", "none")
+    assert len(caplog.records) == 2
+
+
+def test_links_out_of_the_folder_are_followed_and_counted(tmp_path, caplog):
+    make(tmp_path, "pool/a.jpg", "pool/b.jpg", "root/own.jpg")
+    (tmp_path / "root/a.jpg").symlink_to("../pool/a.jpg")
+    (tmp_path / "root/more").symlink_to(tmp_path / "pool")
+    (tmp_path / "root/same.jpg").symlink_to("own.jpg")
+    listing = list_folder(tmp_path / "root", "none")
+    assert listing.files == ["a.jpg", "more/a.jpg", "more/b.jpg", "own.jpg", "same.jpg"]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}/root: 2 links lead out of the folder and are followed: a.jpg, more"
+
+
+def test_pipes_and_sockets_are_named_and_never_opened(tmp_path, monkeypatch, caplog):
+    make(tmp_path, "a.jpg", "b.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "labels.csv")
+    # The path of a socket has little room.
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket\x1b.png")
+    assert list_folder(tmp_path, None).files == ["a.jpg", "b.jpg"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path}: 2 files are called like images, but are pipes, sockets or devices, and are passed over: "
+        "pipe.jpg, socket\\x1b.png"
+    )
+    assert "is no regular file" in complaint(tmp_path, str(tmp_path / "labels.csv"))
 
 
 def test_any_change_changes_the_digest_and_moving_the_folder_does_not(tmp_path):

@@ -267,6 +267,14 @@ def test_a_file_that_is_not_the_official_one_is_named(dataset, damage, publish, 
     assert message.startswith(f"{path} is truncated or altered")
 
 
+@pytest.mark.parametrize("dataset", OFFICIAL)
+def test_a_web_page_that_was_saved_as_an_archive_is_called_that(dataset, publish, tmp_path):
+    folder = publish(dataset, official_files(dataset))
+    path = min(folder.iterdir())
+    path.write_text("\n<!DOCTYPE html><html>quota exceeded</html>")
+    assert refused(dataset, tmp_path, folder).startswith(f"{path} is no archive, but a web page; remove it and fetch")
+
+
 @pytest.mark.parametrize("dataset", ["cifar10", "stl10"])
 @pytest.mark.parametrize("damage", ["gzip", "tar", "text"])
 def test_an_archive_that_does_not_unpack_gives_one_line(dataset, damage, publish, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import read_sealed
 from simsiam_jax.metrics import HEADLINE, scores
 from simsiam_jax.records.experiment import (
     HEADLINES,
@@ -92,7 +93,7 @@ def test_a_damaged_experiment_file_is_named(tmp_path, text):
 def change_file(workdir, **changes):
     make_experiment().write(workdir)
     path = workdir / "experiment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(read_sealed(path) | changes))
 
 
 def test_an_experiment_shows_top1_unless_it_names_another_known_number(tmp_path):

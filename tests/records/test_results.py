@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import read_sealed, unsealed
 from simsiam_jax.records.results import Result, gather_results, read_log, read_results, read_stage_result
 from tests.support.made_up import (
     make_experiment,
@@ -119,7 +120,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     assert [result.seed for result in read_results(tmp_path)] == list(range(200))
     # Whoever gathered last may have missed a stage that was being written, but no line is cut.
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert {len(json.loads(line)) for line in lines} == {len(dataclasses.fields(Result))}
+    assert {len(unsealed(json.loads(line))) for line in lines} == {len(dataclasses.fields(Result))}
     gather_results(tmp_path)
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 200
 
@@ -167,7 +168,7 @@ def test_a_field_of_the_wrong_kind_in_a_stage_is_named(tmp_path, name, value):
     result = make_result()
     write_results(tmp_path, [result])
     path = stage_folder(tmp_path, result) / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    path.write_text(json.dumps(read_sealed(path) | {name: value}))
     with pytest.raises(
         InputError, match=rf"result\.json is no stage's result.*{name if value != {'dev': {}} else 'dev'}"
     ):

@@ -9,12 +9,13 @@ import pytest
 
 import simsiam_jax
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import digest
 from simsiam_jax.settings.declare import GROUPS, declared
 from simsiam_jax.settings.recipes import PRESETS, RECIPES, recipe_config
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
 from simsiam_jax.settings.run import RunConfig
 from simsiam_jax.settings.schema import Config, FinetuneConfig, PretrainConfig, ScheduleConfig, ViewSpec
-from simsiam_jax.settings.values import differences, digest, from_dict, to_dict
+from simsiam_jax.settings.values import differences, from_dict, to_dict
 
 CONFIG = recipe_config("paper", dataset="digits", image_size=16)
 NUMBERS = [name for name, each in SETTINGS.items() if each.kind in (int, float)]

@@ -1,6 +1,5 @@
 """What an evaluation records of classes, of unequal ones, and of attributes; features are made up."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.datasets import DatasetInfo
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import read_sealed
 from simsiam_jax.metrics import choose_thresholds, headline_score
 from simsiam_jax.records.experiment import LabelCounts, read_experiment
 from simsiam_jax.records.results import read_stage_result
@@ -152,7 +152,7 @@ def test_attributes_are_predicted_from_thresholds_chosen_on_validation(tmp_path,
             mean = np.mean(found.attributes[split]["jaccard"])
             assert found.metrics[split]["macro_jaccard"] == pytest.approx(mean)
         assert found.attributes["validation"]["threshold"] == found.attributes["test"]["threshold"]
-    thresholds = json.loads((tmp_path / "none" / "seed-0" / "finetune" / "thresholds.json").read_text())
+    thresholds = read_sealed(tmp_path / "none" / "seed-0" / "finetune" / "thresholds.json")["thresholds"]
     outputs = {
         name: 1 / (1 + np.exp(-Network().logits({"columns": 3}, split))) for name, split in unit.held_out.items()
     }
@@ -167,7 +167,7 @@ def test_attributes_are_predicted_from_thresholds_chosen_on_validation(tmp_path,
 def test_a_threshold_that_is_given_holds_for_every_attribute(tmp_path, finetuned):
     unit = make_unit(tmp_path, "attributes", gappy(), evals=("finetune",), threshold=0.3, micro_batch_size=8)
     evaluate(unit, ("finetune",), {})
-    assert json.loads((tmp_path / "none" / "seed-0" / "finetune" / "thresholds.json").read_text()) == [0.3] * 3
+    assert read_sealed(tmp_path / "none" / "seed-0" / "finetune" / "thresholds.json") == {"thresholds": [0.3] * 3}
 
 
 def test_every_evaluation_leaves_the_test_images_that_it_told_wrong(tmp_path, finetuned):

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from simsiam_jax.files import read_sealed
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import read_results, read_stage_result
 from tests.support.launchers import launch_in_one_process
@@ -115,7 +116,7 @@ def test_attributes_with_gaps_are_named_and_have_numbers_and_thresholds_each(mad
     assert "attribute 3" not in text
     linear = [each for each in read_results(root / "study-described") if (each.eval, each.split) == ("linear", "test")]
     assert all(len(values) == 4 for each in linear for values in each.attributes.values())
-    thresholds = json.loads((root / "study-described/in_domain/seed-0/finetune/thresholds.json").read_text())
+    thresholds = read_sealed(root / "study-described/in_domain/seed-0/finetune/thresholds.json")["thresholds"]
     assert len(thresholds) == 4
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.files import sha256
+from simsiam_jax.files import read_sealed, sha256
 from simsiam_jax.inference import open_model
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.results import read_results
@@ -516,6 +516,7 @@ def _without_times(path):
     if path.suffix == ".jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         for line in lines:
+            line.pop("digest")
             for values in (line, line.get("metrics", {})):
                 values.pop("seconds", None)
                 values.pop("images_per_second", None)
@@ -523,11 +524,12 @@ def _without_times(path):
     if path.name == "result.json":
         values = json.loads(path.read_text())
         values.pop("seconds")
+        values.pop("digest")
         for numbers in values["metrics"].values():
             numbers.pop("images_per_second", None)
         return values
     if path.name == "experiment.json":
-        return {name: value for name, value in json.loads(path.read_text()).items() if name != "command"}
+        return {name: value for name, value in read_sealed(path).items() if name != "command"}
     return path.read_bytes()
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 from simsiam_jax.data.cache import ImageSplit
+from simsiam_jax.files import sealed
 from simsiam_jax.records.experiment import AnalysisPlan, ArmRecord, Column, Experiment, Layout
 from simsiam_jax.records.results import Result, StageResult
 from simsiam_jax.settings.schema import ViewSpec
@@ -128,7 +129,7 @@ def write_results(workdir, results):
 def write_log(folder, lines):
     """Writes metrics.jsonl into a stage's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
 
 
 def made_up_split(count, label_kind, seed=0, attributes=3):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from absl import logging
-from rich.console import Console
 
+from simsiam_jax.terminal import Console
 from simsiam_jax.train import progress
 from simsiam_jax.train.progress import Display, fitting, roughly
 

@@ -112,6 +112,24 @@ def test_damaged_safetensors_are_one_line(tmp_path: Path) -> None:
         assert str(path) in one_line(excinfo)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<!DOCTYPE html>\n<html>", "a web page"),
+        (b"\xef\xbb\xbf<HTML>", "a web page"),
+        (b'<?xml version="1.0"?><Error>', "an answer in XML"),
+        (b'{"error": "Invalid credentials"}', "an answer in JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46807446\n", "a Git LFS pointer"),
+    ],
+)
+def test_what_is_saved_in_place_of_weights_is_called_by_its_kind(tmp_path: Path, content: bytes, kind: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"cannot be read as safetensors: it is {kind}") as excinfo:
+        read_state_dict(path)
+    one_line(excinfo)
+
+
 def test_a_wrong_path_names_the_flag(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--init=.*absent\.pth: no such file$"):
         read_state_dict(tmp_path / "absent.pth")

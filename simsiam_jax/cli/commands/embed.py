@@ -23,6 +23,7 @@ from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.data.folders import Listing
 from simsiam_jax.inference import TRAINED, open_model
 from simsiam_jax.study.programs import EVALUATION_BATCH
+from simsiam_jax.terminal import say
 
 WORDS = ("FOLDER",)
 # Rows that a row group of a parquet file has, and that wait in memory for it.
@@ -40,11 +41,11 @@ def main(folder: str) -> None:
     listing = images_word(folder)
     # In float32, as the program of `simsiam export` computes them.
     model = open_model(one_checkpoint(TRAINED), dtype="float32")
-    print(f"checkpoint  {model.trained.folder}: {model.words}", flush=True)
+    say(f"checkpoint  {model.trained.folder}: {model.words}")
     write = _write_parquet if out.suffix.lower() == ".parquet" else _write_npz
     with written_out(out) as temporary:
         rows, width = write(temporary, over_images(model, listing, model.features), listing)
-    print(f"features  {out}: {width:,} features of each of {images_words(rows, listing)}")
+    say(f"features  {out}: {width:,} features of each of {images_words(rows, listing)}")
 
 
 def _write_parquet(path: Path, batches: Iterator[Outputs], listing: Listing) -> tuple[int, int]:

@@ -17,13 +17,15 @@ from simsiam_jax.cli.flags import explicit, value
 from simsiam_jax.cli.folder import take_folder
 from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.errors import require
+from simsiam_jax.files import digest
 from simsiam_jax.inference import Model, open_model, read_stage, slug
 from simsiam_jax.records.experiment import EVALUATIONS
 from simsiam_jax.settings.declare import plain_text
 from simsiam_jax.settings.resolve import SETTINGS, check_warmup, values_of, with_settings
 from simsiam_jax.settings.schema import Config
-from simsiam_jax.settings.values import digest, to_dict
+from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.definition import Arm, Study
+from simsiam_jax.terminal import say
 
 EXPERIMENT = "evaluate"
 WORDS = ("[FOLDER]",)
@@ -47,7 +49,7 @@ def main(folder: str | None = None) -> None:
     configs = _evaluated([stage.config for stage in stages])
     models = [open_model(each) for each in folders]
     for model in models:
-        print(f"checkpoint  {model.trained.folder}: {model.words}", flush=True)
+        say(f"checkpoint  {model.trained.folder}: {model.words}")
 
     base = configs[0]
     units, arms, arm_configs = {}, {}, {}

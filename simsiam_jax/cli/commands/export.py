@@ -16,6 +16,7 @@ from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.cli.flags import value
 from simsiam_jax.errors import require
 from simsiam_jax.inference import TRAINED
+from simsiam_jax.terminal import say
 
 
 def define() -> None:
@@ -29,9 +30,9 @@ def main() -> None:
     out = Path(value("out")).expanduser().absolute()
     card = export.export_model(one_checkpoint(TRAINED), out)
     for name in (*card["files"], export.CARD_FILE):
-        print(out / name)
-    print(f"\nIn that folder, with timm and safetensors:\n{_indented(card['timm']['build'] + card['timm']['load'])}")
-    print(f"\nor with {card['jax']['needs']}, for uint8 images:\n{_indented(card['jax']['load'])}")
+        say(str(out / name))
+    say(f"\nIn that folder, with timm and safetensors:\n{_indented(card['timm']['build'] + card['timm']['load'])}")
+    say(f"\nor with {card['jax']['needs']}, for uint8 images:\n{_indented(card['jax']['load'])}")
 
 
 def _indented(code: str) -> str:

@@ -17,6 +17,7 @@ from simsiam_jax.cli.apply import FLAGS, images_word, images_words, out_flag, ov
 from simsiam_jax.cli.checkpoint import one_checkpoint
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.inference import open_model
+from simsiam_jax.terminal import say
 
 WORDS = ("FOLDER",)
 # First characters by which spreadsheets know formulas.
@@ -36,7 +37,7 @@ def main(folder: str) -> None:
     out = out_flag((".csv",))
     listing = images_word(folder)
     model = open_model(one_checkpoint(("finetune",)))
-    print(f"checkpoint  {model.trained.folder}: {model.words}", flush=True)
+    say(f"checkpoint  {model.trained.folder}: {model.words}")
     names, attributes = model.trained.class_names, model.trained.label_kind == "attributes"
     thresholds = np.array(model.thresholds)
     counts = np.zeros(len(names), int)
@@ -61,8 +62,8 @@ def main(folder: str) -> None:
             rows += len(batch.names)
     often = np.argsort(-counts, kind="stable")
     more = f" and {len(often) - _SHOWN:,} others" if len(often) > _SHOWN else ""
-    print("predicted  " + ", ".join(f"{names[at]} {counts[at]:,}" for at in often[:_SHOWN]) + more)
-    print(f"predictions  {out}: {images_words(rows, listing)}")
+    say("predicted  " + ", ".join(f"{names[at]} {counts[at]:,}" for at in often[:_SHOWN]) + more)
+    say(f"predictions  {out}: {images_words(rows, listing)}")
 
 
 def _cell(text: str) -> str:

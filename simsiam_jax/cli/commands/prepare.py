@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from simsiam_jax.cli.flags import define as define_flags
@@ -26,6 +25,7 @@ from simsiam_jax.data.builders.image_folder import FolderConfig
 from simsiam_jax.data.datasets import DatasetInfo, dataset_info
 from simsiam_jax.data.splits import load_split
 from simsiam_jax.errors import require
+from simsiam_jax.terminal import Console, say
 
 WORDS = ("[FOLDER]",)
 
@@ -52,8 +52,8 @@ def main(folder: str | None = None) -> None:
     info = dataset_info(value("dataset"), labels_flag(), group_duplicates=value("group_duplicates"))
     image_size = value("image_size") or info.image_size
     if info.label_kind != "none":
-        print(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
-    print(f"preparing {info.title} in {value('data_dir')}", flush=True)
+        say(f"{info.num_classes} {info.label_kind}: {', '.join(info.class_names)}")
+    say(f"preparing {info.title} in {value('data_dir')}")
     # Of train and unlabelled images together there would be a second copy: made where a run asks for it.
     for split in (name for name in info.splits if "+" not in name):
         begun = time.monotonic()
@@ -67,7 +67,7 @@ def main(folder: str | None = None) -> None:
         ).images
         count, height, width, _ = images.shape
         size = f"{height}×{width}, {images.nbytes / 1e6:,.0f} MB"
-        print(f"{split:12} {count:9,} images of {size}, {time.monotonic() - begun:.1f} s", flush=True)
+        say(f"{split:12} {count:9,} images of {size}, {time.monotonic() - begun:.1f} s")
     storage.keep_within(root, value("cache_limit") * 1e9)
 
 
@@ -88,9 +88,9 @@ def _list(root: Path, found: list[storage.Stored]) -> None:
     if found:
         console.print(table, markup=False)
     total = sum(each.size for each in found)
-    print(f"{total / 1e6:,.1f} MB in {root}; --clean removes it, and a run makes again what it needs")
+    say(f"{total / 1e6:,.1f} MB in {root}; --clean removes it, and a run makes again what it needs")
 
 
 def _remove(root: Path, found: list[storage.Stored]) -> None:
     freed = storage.remove(root, found)
-    print(f"removed {freed / 1e6:,.1f} MB from {root}; a run makes again what it needs")
+    say(f"removed {freed / 1e6:,.1f} MB from {root}; a run makes again what it needs")

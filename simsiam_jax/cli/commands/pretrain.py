@@ -14,6 +14,7 @@ from simsiam_jax.data.datasets import dataset_title
 from simsiam_jax.errors import require
 from simsiam_jax.settings.recipes import PRESETS
 from simsiam_jax.study.definition import THREE_ARMS, Study
+from simsiam_jax.terminal import say
 
 EXPERIMENT = "pretrain"
 WORDS = ("[FOLDER]",)
@@ -51,4 +52,4 @@ def main(folder: str | None = None) -> None:
         )
     )
     for seed in () if value("show_config") or value("dry_run") else seeds:
-        print(f"checkpoint  {folders['workdir']}/in_domain/seed-{seed}/pretrain")
+        say(f"checkpoint  {folders['workdir']}/in_domain/seed-{seed}/pretrain")

@@ -11,6 +11,7 @@ from pathlib import Path
 from simsiam_jax.cli.flags import define as define_flags
 from simsiam_jax.cli.flags import value
 from simsiam_jax.errors import require
+from simsiam_jax.terminal import say
 
 WORDS = ("[WORKDIR]",)
 
@@ -28,4 +29,4 @@ def main(workdir: str | None = None) -> None:
 
     out = value("out")
     written = write_report(Path(named).expanduser().absolute(), Path(out).expanduser().absolute() if out else None)
-    print(f"report  {written}")
+    say(f"report  {written}")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from simsiam_jax.errors import require
+from simsiam_jax.terminal import say
 
 # The experiments lie above this package: they are found and started by name.
 _HOME = "experiments"
@@ -29,8 +30,8 @@ def run_words(words: list[str]) -> None:
     known = experiments()
     if not words or words[0].startswith("-"):
         width = max(map(len, known))
-        print((__doc__ or "").strip() + "\n")
-        print("\n".join(f"  {name:{width}}  {line}" for name, line in known.items()))
+        say((__doc__ or "").strip() + "\n")
+        say("\n".join(f"  {name:{width}}  {line}" for name, line in known.items()))
         return
     name, *rest = words
     require(name in known, f"there is no experiment {name!r}; known: {', '.join(known)}")

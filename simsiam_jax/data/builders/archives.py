@@ -18,7 +18,7 @@ from tensorflow_datasets.core.download import checksums, download_manager, resou
 from tensorflow_datasets.core.utils import Size
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import sha256
+from simsiam_jax.files import foreign_kind, sha256
 
 PROBE_SECONDS = 10
 RECORDS_AT_ONCE = 64
@@ -137,6 +137,8 @@ def verify(path: Path, file: Archive) -> None:
     """
     with reading(path):
         size = path.stat().st_size
+        kind = "" if size == file.size else foreign_kind(path)
+        require(not kind, f"{path} is no archive, but {kind}; {AGAIN}")
         require(
             size == file.size,
             f"{path} is truncated or altered: it has {size:,} bytes, the official file {file.size:,}; {AGAIN}",
