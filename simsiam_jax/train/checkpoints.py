@@ -64,7 +64,7 @@ class Checkpoints:
         # Orbax takes host arrays from every process alike, and a donated device buffer would be gone by then.
         host = jax.tree.map(np.asarray, jax.device_get(tree))
         # As they will be read: JSON has no tuples.
-        meta = json.loads(json.dumps({**meta, "format": FORMAT}))
+        meta = json.loads(json.dumps({**meta, "format": FORMAT}, allow_nan=False))
         if update in self._manager.all_steps():
             self._manager.delete(update)
         self._manager.save(
