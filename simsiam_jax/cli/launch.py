@@ -19,6 +19,7 @@ from simsiam_jax.data.datasets import DatasetInfo, any_folder, dataset_info, pre
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import backbone_fields, without_absent_fields
 from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.failures import read_failures
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
 from simsiam_jax.report.render import format_terminal
@@ -228,14 +229,11 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     if value("dry_run"):
         print_estimate(study)
         return
-    failures = ()
-    if backbones is None:
-        failures = studies.run(study)
-    else:
-        studies.run_evaluations(study, backbones)
+    failures = studies.run(study) if backbones is None else studies.run_evaluations(study, backbones)
     report = write_report(study.workdir)
     if study.evaluations:
-        Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
+        found = read_results(study.workdir), read_experiment(study.workdir), read_failures(study.workdir)
+        Console().print(format_terminal(summarise(*found)))
     print(f"results  {study.workdir / RESULTS_FILE}\nreport   {report}")
     for failure in failures:
         print(f"failed   {failure}", file=sys.stderr)

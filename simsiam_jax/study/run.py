@@ -3,7 +3,6 @@
 import math
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
@@ -14,9 +13,9 @@ from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.storage import keep_within
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.files import one_line, write_whole
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
+from simsiam_jax.records.failures import ERROR_FILE, write_failure
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
 from simsiam_jax.study.decide import next_arms
@@ -124,7 +123,8 @@ def run(study: Study) -> tuple[str, ...]:
     """Runs the units of a study that are not finished and that no other process holds.
 
     Where the study may stop early, the arms that are still open get more seeds, look by look, until none is, or until
-    the budget is spent. A unit that fails is reported, leaves its traceback in error.txt, and the others go on.
+    the budget is spent. A unit that fails is reported, leaves its traceback in error.txt, and the others go on; its
+    arm gets no more seeds.
 
     Returns:
       A line for each unit that failed.
@@ -157,7 +157,7 @@ def run(study: Study) -> tuple[str, ...]:
             here = [unit_of(name, seed) for name, seed in units(study, going_on, count) if not starts[name].absent]
             failed, spent = _run_units(study, here, deadline)
             failures += failed
-            if failures or len(study.looks) == 1:
+            if len(study.looks) == 1:
                 break
             going_on, _, said = next_arms(study)
             print(f"{said}; the budget is spent" if spent and going_on else said, flush=True)
@@ -211,7 +211,7 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
                 if ours:
                     after = [each.name for each in waiting[place + 1 :] if not each.done]
                     number = total - len(waiting) + place + 1
-                    failures += _run_or_report(unit, number, total, after)
+                    failures += _run_or_report(unit, number, total, after, run_unit)
                 else:
                     held.append(unit)
             if ours:
@@ -226,7 +226,7 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
     return failures, False
 
 
-def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> list[str]:
+def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str], work: Callable[[Unit], None]) -> list[str]:
     """Runs a unit that is not finished and tells its result, or gives a line where it fails.
 
     Args:
@@ -234,18 +234,18 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
       number: Its number, from 1.
       total: Number of units in all.
       waiting: The arms of the units that come after it.
+      work: Does what is left to do of a unit.
     """
-    note = unit.folder / "error.txt"
+    note = unit.folder / ERROR_FILE
     if unit.done:
         note.unlink(missing_ok=True)
         return []
     begun = time.monotonic()
     try:
         with unit.display.unit(unit.name, number=number, total=total, waiting=waiting):
-            run_unit(unit)
+            work(unit)
     except Exception as fault:
-        reason = f"{type(fault).__name__}: {one_line(fault)[:300]}"
-        write_whole(note, f"{reason}\n\n{traceback.format_exc()}".encode())
+        reason = write_failure(unit.folder, fault)
         failure = f"{unit.title}: {reason} ({note})"
         print(f"failed   {failure}", file=sys.stderr, flush=True)
         return [failure]
@@ -255,12 +255,15 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
     return []
 
 
-def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables | None]) -> None:
-    """Evaluates backbones that were pretrained before, and what they are compared with.
+def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables | None]) -> tuple[str, ...]:
+    """Evaluates backbones that were pretrained before, and what they are compared with. Failures are as in `run`.
 
     Args:
       study: The study, which says what to evaluate and where to record it.
       backbones: Variables of the backbone by arm and seed, in the order of the units; None means an untrained one.
+
+    Returns:
+      A line for each unit that failed.
 
     Raises:
       InputError: For a mistake in the study.
@@ -279,10 +282,18 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
     describe(study, data, {})
     with Display() as display:
         unit_of = _unit_maker(study, data, {}, display)
-        for (name, seed), backbone in backbones.items():
+
+        def work(unit: Unit) -> None:
+            backbone = backbones[unit.name, unit.seed]
+            missing = tuple(each for each in study.evaluations if not unit.finished(each))
+            evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
+
+        failures: list[str] = []
+        arms = [arm for arm, _ in backbones]
+        for number, (name, seed) in enumerate(backbones, start=1):
             stopping.check()
             unit = unit_of(name, seed)
-            missing = tuple(each for each in study.evaluations if not unit.finished(each))
-            if missing:
-                evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
+            if not all(map(unit.finished, study.evaluations)):
+                failures += _run_or_report(unit, number, len(backbones), arms[number:], work)
                 gather(study.workdir)
+    return tuple(failures)
