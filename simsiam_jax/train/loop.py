@@ -16,8 +16,10 @@ from einops import rearrange
 from simsiam_jax import stopping
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import DivergenceError, require
+from simsiam_jax.files import write_whole
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.settings.schema import ScheduleConfig
+from simsiam_jax.train.board import open_board
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.epochs import RunEpoch
 from simsiam_jax.train.optimizer import learning_rates
@@ -165,9 +167,6 @@ def fit(
       stopping.Stopped: If a signal has asked for it; the state is saved.
       DivergenceError: If the loss, a parameter or a measured number is not finite; nothing of it is saved.
     """
-    # Where torch is installed tensorboardX imports it, for seconds that only training has.
-    from tensorboardX import SummaryWriter
-
     # The state's buffers are given to the first step; a copy of the best ones stays.
     best = jax.device_get(dict(state.variables)) if select else None
     done = _Done()
@@ -198,8 +197,8 @@ def fit(
         if measure_untrained and not history:
             history.append({"epoch": 0, "update": 0, **measure(state, 0)})
         _write_lines(folder / "metrics.jsonl", history)
+        draw = open_board(folder / "tensorboard", from_epoch=done.epoch + 1 if done.epoch else 0)
         with (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=done.epoch + 1 if done.epoch else 0) as board,
             contextlib.nullcontext(display) if display else Display() as shown,
             shown.stage(
                 title,
@@ -220,7 +219,7 @@ def fit(
                 )
 
             if done.epoch == 0 and history:
-                _draw(board, history[0])
+                draw(history[0])
             while done.epoch < plan.epochs:
                 epoch = done.epoch
 
@@ -256,8 +255,8 @@ def fit(
                 done.close_epoch(line)
                 if select and done.beats_best(line[select], select):
                     best, done.best_epoch = jax.device_get(dict(state.variables)), epoch + 1
-                _append_line(folder / "metrics.jsonl", line)
-                _draw(board, line)
+                _write_lines(folder / "metrics.jsonl", history)
+                draw(line)
                 if done.epoch == plan.epochs or pause():
                     save()
                     stopping.check()
@@ -353,13 +352,6 @@ class _Done:
         return cls(**{**meta, "metrics": {name: np.array(each, np.float32) for name, each in meta["metrics"].items()}})
 
 
-def _draw(board: Any, line: Numbers) -> None:
-    """Draws what was measured after an epoch; its number is the axis of the curves."""
-    for name, value in line.items():
-        if name not in ("epoch", "update"):
-            board.add_scalar(name, value, int(line["epoch"]))
-
-
 def _finite(variables: dict[str, Any]) -> bool:
     return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.device_get(variables)))
 
@@ -370,9 +362,4 @@ def as_dict(restored: Any) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, lines: list[Numbers]) -> None:
-    path.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-
-
-def _append_line(path: Path, line: Numbers) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+    write_whole(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
