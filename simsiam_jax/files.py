@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, locks on them, and digests of what is in them."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -58,6 +61,28 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def disk_is_full(fault: BaseException) -> bool:
+    """Whether an exception, or one that it came from, says that a file system or a quota has no space left.
+
+    Libraries that write in their own threads and languages (TensorStore, array_record) say it in words alone.
+    """
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [fault]
+    while waiting:
+        each = waiting.pop()
+        if each is None or each in seen:
+            continue
+        seen.append(each)
+        if isinstance(each, OSError) and each.errno in _FULL:
+            return True
+        if any(os.strerror(number) in str(each) for number in _FULL):
+            return True
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.files import locked
+from simsiam_jax.files import disk_is_full, locked
 from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
 from simsiam_jax.records.failures import Failure, failed_arms, read_failures
 from simsiam_jax.records.results import Result, read_results
@@ -110,6 +110,8 @@ def write_report(workdir: Path, out: Path | None = None) -> Path:
         with locked(report.with_name(f".{report.name}.lock")):
             return _put_in_place(_files(Path(workdir)), report)
     except OSError as error:
+        if disk_is_full(error):
+            raise
         raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
 
 

@@ -13,6 +13,7 @@ from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.storage import keep_within
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
+from simsiam_jax.files import disk_is_full
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.failures import ERROR_FILE, write_failure
@@ -245,6 +246,8 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str], work
         with unit.display.unit(unit.name, number=number, total=total, waiting=waiting):
             work(unit)
     except Exception as fault:
+        if disk_is_full(fault):
+            raise  # the others would fail by it, too
         reason = write_failure(unit.folder, fault)
         failure = f"{unit.title}: {reason} ({note})"
         print(f"failed   {failure}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import locked
+from simsiam_jax.files import disk_is_full, locked
 from simsiam_jax.records.experiment import (
     EVALUATIONS,
     EXPERIMENT_FILE,
@@ -56,6 +56,8 @@ def open_workdir(study: Study) -> None:
         if not os.access(study.workdir, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as fault:
+        if disk_is_full(fault):
+            raise
         raise InputError(f"--workdir={study.workdir} cannot be written ({fault.strerror}): choose another") from None
     check_workdir(study)
 
