@@ -4,6 +4,7 @@ It saves after every update, so that a signal at a random moment often hits a sa
 norm, under the name of another one: tracing a real one would be most of a trial's time.
 """
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from simsiam_jax.models import registry
 from simsiam_jax.models.layers import BatchNorm
 from simsiam_jax.study import exhibits
 from simsiam_jax.train import loop
+from tests.support.launchers import XLA_FLAGS
 
 # The smallest study with every stage: preparation, pretraining, each evaluation, the report.
 TINY = (
@@ -55,6 +57,8 @@ class OneLayer(nn.Module):
 
 def main(folder: Path, flags: tuple[str, ...] = ()) -> None:
     """Runs the study in `folder`/w, on data that it prepares in `folder`/data; what it says goes to `folder`/said."""
+    # Nothing has asked for a device yet. Tests have two, where a launcher has one.
+    os.environ["XLA_FLAGS"] = XLA_FLAGS
     loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
     exhibits.POINTS = 40
     registry.BACKBONES["resnet18"] = registry.Backbone(OneLayer)  # pyright: ignore[reportArgumentType]

@@ -6,6 +6,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -44,33 +45,19 @@ def _main(folder: Path, flags: tuple[str, ...]) -> None:
     launcher.main(folder, flags)
 
 
-def begun(folder: Path, process: BaseProcess, known: float) -> None:
-    """Waits until a study writes to its folders, or ends.
-
-    Args:
-      folder: The folder of the trial.
-      process: The study's process.
-      known: Time of the last write before it was started.
-    """
-    while process.is_alive() and newest(folder) <= known:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+def paths(folder: Path) -> set[str]:
+    """Every path of a study: its moments, whatever the speed of the machine."""
+    # Unlike glob, walk passes over a folder that goes in the meantime.
+    found = (each for name in ("w", "data") for each in os.walk(folder / name))
+    return {
+        os.path.relpath(os.path.join(top, name), folder) for top, folders, files in found for name in folders + files
+    }
 
 
-def newest(folder: Path) -> float:
-    """The time at which anything of a study was last written; 0 where there is nothing."""
-    found = 0.0
-    for path in (*folder.glob("w/**/*"), *folder.glob("data/**/*")):
-        try:
-            found = max(found, path.lstat().st_mtime)
-        except OSError:  # it went in the meantime
-            continue
-    return found
-
-
-def saved(folder: Path) -> list[str]:
-    """The finished checkpoints and results of a study, by their paths."""
-    found = [*folder.glob("w/*/seed-*/*/result.json"), *folder.glob("w/*/seed-*/*/checkpoints/[0-9]*")]
-    return sorted(str(path.relative_to(folder)) for path in found if path.name.isdigit() or path.is_file())
+def saved(folder: Path) -> set[str]:
+    """The finished results and checkpoints of a study, by their paths."""
+    found = re.compile(r"w/[^/]+/seed-\d+/.*(/result\.json|/checkpoints/\d+)")
+    return {path for path in paths(folder) if found.fullmatch(path)}
 
 
 @dataclass(frozen=True)
@@ -117,15 +104,15 @@ class Stop:
     """One signal of a trial.
 
     Attributes:
-      after: Seconds from the first write to the signal.
+      after: Number of new paths after which the signal was sent; as many as there were, where it came too late.
       code: Exit code of the process.
       took: Seconds from the signal to the process's end.
-      lost: Seconds since the last checkpoint or result, or since the first write where there was none.
-      said: What the process said on its error output.
-      place: The last checkpoint or result that was there.
+      lost: Seconds since the last checkpoint or result, or since the start where there was none.
+      said: What the process said.
+      place: The last checkpoint or result that it made; "" for none.
     """
 
-    after: float
+    after: int
     code: int
     took: float
     lost: float
@@ -133,34 +120,31 @@ class Stop:
     place: str
 
 
-def disturb(folder: Path, number: signal.Signals, draw: np.random.Generator, span: float) -> Stop:
-    """Runs the study and sends it a signal at a random moment of its work.
+def run(folder: Path, number: signal.Signals | None = None, after: int = 0, pause: float = 0.0) -> Stop:
+    """Runs the study, and sends it a signal where it has made so many paths.
 
     Args:
       folder: The folder of the trial.
-      number: The signal.
-      draw: Source of the moment.
-      span: Seconds that the work of an undisturbed run takes, from its first write.
+      number: The signal; None lets the study run to its end.
+      after: Number of new paths that are waited for.
+      pause: Seconds from then to the signal.
     """
-    # A run that goes on has less to do than the first one.
-    after, known = float(draw.uniform(0, 0.6 * span)), newest(folder)
-    process = start(folder)
+    known, process = paths(folder), start(folder)
+    last, there, seen, place = time.time(), saved(folder), set(), ""
     try:
-        begun(folder, process, known)
-        first = last = time.time()
-        there = saved(folder)
-        while process.is_alive() and time.time() - first < after:
+        while process.is_alive() and (number is None or len(seen) < after):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            if (now := saved(folder)) != there:
-                last, there = time.time(), now
+            seen |= paths(folder) - known
+            if (now := saved(folder)) - there:
+                last, there, place = time.time(), now, max(now - there)
+        time.sleep(pause)
         sent = time.time()
-        if process.is_alive():
+        if number is not None and process.is_alive():
             os.kill(process.pid or 0, number)
         code = ended(process)
     finally:
         process.kill()
-    said = said_of(folder)
-    return Stop(after, code, time.time() - sent, sent - last, said, there[-1] if there else "")
+    return Stop(len(seen), code, time.time() - sent, sent - last, said_of(folder), place)
 
 
 def ended(process: BaseProcess) -> int:
@@ -189,67 +173,58 @@ def complaint(stop: Stop, number: signal.Signals) -> str:
     return ""
 
 
-def finish(folder: Path) -> tuple[float, str]:
-    """Runs the study to its end: seconds of its work, from the first write, and what it said where it failed."""
-    known, process = newest(folder), start(folder)
-    begun(folder, process, known)
-    first, code = time.time(), ended(process)
-    return time.time() - first, said_of(folder) or f"exit code {code}" if code else ""
+def undisturbed(folder: Path) -> tuple[int, Outcome]:
+    """Runs the study to its end: the number of paths that it makes, and what it leaves."""
+    done = run(folder)
+    assert done.code == 0, done.said
+    return done.after, outcome(folder)
 
 
 def trial(
-    folder: Path, number: signal.Signals, stops: int, seed: int, span: float, wanted: Outcome
+    folder: Path, number: signal.Signals, stops: int, seed: int, count: int, wanted: Outcome
 ) -> tuple[list[Stop], str]:
     """Stops a study some times, runs it to its end, and says what differs from an undisturbed run.
 
     Args:
       folder: An empty folder.
       number: The signal.
-      stops: Number of times that it is sent.
+      stops: Number of times that it is sent; fewer, where the study is done before.
       seed: Seed of the moments.
-      span: Seconds that the work of an undisturbed run takes.
+      count: Number of paths that an undisturbed run makes.
       wanted: What an undisturbed run leaves.
 
     Returns:
       The stops, and what went wrong; empty where nothing did.
     """
     draw, found = np.random.default_rng([int(number), seed]), []
-    for _ in range(stops):
-        found.append(disturb(folder, number, draw, span))
-        if wrong := complaint(found[-1], number):
-            return found, wrong
-        if found[-1].code == 0:  # it was done before the signal came
-            found.pop()
+    # Runs that go on make fewer paths than the first one.
+    for part in np.linspace(1, 0.5, stops):
+        stop = run(folder, number, int(draw.integers(1, int(part * count) + 1)), float(draw.uniform(0, 0.3)))
+        if stop.code == 0:  # it was done before the signal came
             break
-    _, said = finish(folder)
-    if said:
-        return found, f"the rerun failed: {said[-300:]}"
+        found.append(stop)
+        if wrong := complaint(stop, number):
+            return found, wrong
+    done = run(folder)
+    if done.code:
+        return found, f"the rerun failed: {done.said[-300:]}"
     got = outcome(folder)
     differ = [name for name in vars(wanted) if getattr(wanted, name) != getattr(got, name)]
-    left = [str(path) for path in folder.rglob("*") if path.name.endswith(".tmp") and folder / "w" in path.parents]
+    left = [str(path) for path in folder.glob("w/**/*") if path.name.endswith(".tmp")]
     return found, f"other {', '.join(differ)}" if differ else f"left {left[:3]}" if left else ""
 
 
 def main(name: str, count: str, where: str, each: str = "4", first_seed: str = "0") -> None:
     """Runs trials until so many signals are sent, and prints a line of JSON for each trial."""
     number, folder = signal.Signals[name], Path(where)
-    base = folder / "undisturbed"
-    if not (base / "span.json").exists():
-        finish(folder / "warm")  # compiled programs are on disk from here on
-        span, said = finish(base)
-        assert not said, said
-        (base / "span.json").write_text(json.dumps(span))
-    span, wanted = json.loads((base / "span.json").read_text()), outcome(base)
+    made, wanted = undisturbed(folder / f"{name}-undisturbed")
     sent, seed = 0, int(first_seed)
     while sent < int(count):
-        seed, mine = seed + 1, folder / f"{name}-{seed}"
-        mine.mkdir(parents=True)
-        begun_at = time.time()
-        stops, wrong = trial(mine, number, int(each), seed, span, wanted)
+        seed, mine, began = seed + 1, folder / f"{name}-{seed + 1}", time.time()
+        stops, wrong = trial(mine, number, min(int(each), int(count) - sent), seed, made, wanted)
         sent += len(stops)
-        line = {"signal": name, "seed": seed, "sent": sent, "wrong": wrong, "seconds": round(time.time() - begun_at),
-                "stops": [{**asdict(stop), "said": stop.said[-200:]} for stop in stops]}  # fmt: skip
-        print(json.dumps(line), flush=True)
+        line = {"signal": name, "seed": seed, "sent": sent, "wrong": wrong, "seconds": round(time.time() - began)}
+        print(json.dumps({**line, "stops": [{**asdict(stop), "said": stop.said[-200:]} for stop in stops]}), flush=True)
         if not wrong:
             shutil.rmtree(mine)
 
