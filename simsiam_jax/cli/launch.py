@@ -34,7 +34,7 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by")
+FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by", "keep")
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -204,6 +204,7 @@ def folders(workdir: str | None = None) -> dict[str, Any]:
         "manual_dir": Path(manual).expanduser().absolute() if manual else None,
         "feed": value("feed"),
         "accumulate_by": value("accumulate_by"),
+        "keep": value("keep"),
     }
 
 

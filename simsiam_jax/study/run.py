@@ -21,6 +21,7 @@ from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
 from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
+from simsiam_jax.study.disk import disk_line, tidy
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import Data, check_metric, load_data, overlap, pretraining_images, pretraining_info
@@ -67,6 +68,10 @@ def check(study: Study) -> None:
             if own.pretraining_part() != study.config_of(arm.shares).pretraining_part():
                 raise TypeError(f"{name} cannot share the pretraining of {arm.shares}: its settings differ")
     choose_feed(study.feed, 0, 0)
+    require(
+        study.keep != "none" or len(study.evaluations) > 0,
+        "--keep=none: without evaluations the checkpoints are all that there is; give --keep=last",
+    )
 
 
 def load_starts(study: Study) -> dict[str, Start]:
@@ -148,6 +153,8 @@ def run(study: Study) -> tuple[str, ...]:
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
     display = Display()
     unit_of = _unit_maker(study, data, starts, display)
+    first = units(study, count=study.looks[0])
+    print(disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)), flush=True)
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
@@ -240,6 +247,7 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str], work
     note = unit.folder / ERROR_FILE
     if unit.done:
         note.unlink(missing_ok=True)
+        tidy(unit)
         return []
     begun = time.monotonic()
     try:
@@ -253,6 +261,7 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str], work
         print(f"failed   {failure}", file=sys.stderr, flush=True)
         return [failure]
     note.unlink(missing_ok=True)
+    tidy(unit)
     told = (f"unit {number} of {total}", unit.title, unit.outcome(), f"({duration(time.monotonic() - begun)})")
     unit.display.tell("  ".join(words for words in told if words))
     return []

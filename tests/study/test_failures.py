@@ -34,7 +34,7 @@ def study(tmp_path, monkeypatch):
     train, validation, test = (make_split(labels[part::3], part) for part in range(3))
     info = DatasetInfo("made_up", None, 3, ("a", "b", "c"), 8, 8, label_kind="classes")
     monkeypatch.setattr(runs, "load_data", lambda study: Data(info, train, train, train, validation, test))
-    for name in ("save_pairs", "save_samples"):
+    for name in ("disk_line", "save_pairs", "save_samples"):
         monkeypatch.setattr(runs, name, lambda *_, **__: None)
     config = recipe_config("paper", dataset="digits", image_size=16)
     config = with_settings(config, {"labels_per_class": None, "micro_batch_size": 10, "accumulation": 1})
