@@ -1,5 +1,6 @@
 # make demo   the main job: a small ablation on real images, its table and its report
 # make test   the unit and end-to-end tests; SELECT='-m "not exhaustive"' adds those that CI runs, SELECT= all others
+# make test-faults   kills, signals and full disks at random moments, for an hour or two; SIMSIAM_FAULTS=10,4,4 for fewer
 # make lint   format, lint, types, import floors
 # Each installs what it needs into .venv first.  PYTHON=python3.12 make demo  takes another interpreter.
 
@@ -10,16 +11,19 @@ BIN := $(VENV)/bin
 EXTRAS ?= test
 # Most of the tests' time is XLA compiling, on one core; tests/conftest.py says which of them stay together.
 WORKERS := --numprocesses=2 --dist=loadgroup
-SELECT ?= -m "not slow"
+SELECT ?= -m "not slow and not faults"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-faults lint format clean
 
 demo: $(VENV)/run.installed
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: $(VENV)/$(EXTRAS).installed
 	$(BIN)/python -m pytest $(WORKERS) $(SELECT) $(ARGS)
+
+test-faults: $(VENV)/$(EXTRAS).installed
+	$(BIN)/python -m pytest $(WORKERS) -m "faults or slow" tests/faults $(ARGS)
 
 lint: $(VENV)/$(EXTRAS).installed
 	$(BIN)/ruff format --check .

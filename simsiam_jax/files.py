@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, locks on them, and digests of what is in them."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -25,6 +26,7 @@ _FOREIGN = {
 }
 # Length of the comment of a zip file of arrays, as such files write it: 12 hex digits.
 _COMMENT_LENGTH = b"\x0c\x00"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -164,6 +166,28 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def disk_is_full(fault: BaseException) -> bool:
+    """Whether an exception, or one that it came from, says that a file system or a quota has no space left.
+
+    Libraries that write in their own threads and languages (TensorStore, array_record) say it in words alone.
+    """
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [fault]
+    while waiting:
+        each = waiting.pop()
+        if each is None or each in seen:
+            continue
+        seen.append(each)
+        if isinstance(each, OSError) and each.errno in _FULL:
+            return True
+        if any(os.strerror(number) in str(each) for number in _FULL):
+            return True
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
 
 
 def sha256(path: Path) -> str:

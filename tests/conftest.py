@@ -32,8 +32,10 @@ def pytest_collection_modifyitems(items):
     Those that take minutes come first, so that no process is left alone with one at the end.
     """
     for item in items:
-        if item.get_closest_marker("exhaustive"):
-            item.add_marker("slow")
+        # Each mark says that the next one holds, too, so that `-m` needs one of them.
+        for mark, other in (("faults", "exhaustive"), ("exhaustive", "slow")):
+            if item.get_closest_marker(mark):
+                item.add_marker(other)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         scopes = {each.scope for found in item._fixtureinfo.name2fixturedefs.values() for each in found}

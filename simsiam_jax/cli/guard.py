@@ -1,7 +1,13 @@
 """Runs a main function: a mistake of the user's is one line and exit code 2."""
 
+import logging as stdlib_logging
+import os
+import shutil
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -10,6 +16,7 @@ from absl import app, flags, logging
 from simsiam_jax import runtime, stopping
 from simsiam_jax.cli.flags import help_text
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.files import disk_is_full
 from simsiam_jax.terminal import LogFormatter, say, visible
 
 _HELP = {"--help", "-help", "-h", "--helpshort"}
@@ -77,13 +84,67 @@ def run(
             main(*given)
         except InputError as mistake:
             fail(str(mistake))
+        except Exception as fault:
+            if not disk_is_full(fault):
+                raise
+            fail(full_disk_words(fault, _folders()))
         except stopping.Stopped as stop:
             say("stopped; the same command goes on from here", error=True)
             sys.exit(stopping.exit_code(stop.number))
 
     stopping.listen()
     logging.get_absl_handler().setFormatter(LogFormatter())
+    _hush_full_disks()
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, values, description))
+
+
+def _hush_full_disks() -> None:
+    """Lets threads of libraries say nothing of a full disk: the main thread learns of it, too, and says it once."""
+
+    def hushed(record: stdlib_logging.LogRecord) -> bool:
+        fault = record.exc_info[1] if record.exc_info else None
+        return fault is None or not disk_is_full(fault)
+
+    for name in ("absl", "concurrent.futures", "asyncio"):
+        stdlib_logging.getLogger(name).addFilter(hushed)
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or not disk_is_full(arguments.exc_value):
+            before(arguments)
+
+    threading.excepthook = hook
+
+
+def _folders() -> list[Path]:
+    """The folders that a command may write to: those of its flags, of compiled programs and of temporary files."""
+    named = [getattr(flags.FLAGS, name, None) for name in ("workdir", "data_dir", "out")]
+    others = [os.environ.get("JAX_COMPILATION_CACHE_DIR"), tempfile.gettempdir()]
+    return [Path(each).expanduser().absolute() for each in (*named, *others) if each]
+
+
+def full_disk_words(fault: BaseException, folders: Sequence[Path]) -> str:
+    """What is full, and what to do, on one line.
+
+    Args:
+      fault: The exception that said so.
+      folders: Folders that may have been written to; the one with the least space is named where the fault names none.
+    """
+    name = getattr(fault, "filename", None)
+    folder = Path(name).absolute().parent if isinstance(name, str) else None
+    there = [existing(each) for each in ([folder] if folder else folders)]
+    fullest = min(there, key=lambda each: shutil.disk_usage(each).free)
+    usage = shutil.disk_usage(fullest)
+    what = f" while writing {Path(name).name}" if isinstance(name, str) else ""
+    return (
+        f"no space left on {fullest}{what} ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.0f} MB free, or a quota is "
+        "spent): free some there and run the same command again, it goes on"
+    )
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
 def program() -> str:

@@ -18,6 +18,7 @@ from simsiam_jax.data.datasets import DatasetInfo, any_folder, dataset_info, pre
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.models import backbone_fields, without_absent_fields
 from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.failures import read_failures
 from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.report.page import write_report
 from simsiam_jax.report.render import format_terminal
@@ -33,7 +34,7 @@ from simsiam_jax.study.estimate import print_estimate
 from simsiam_jax.terminal import Console, say
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by")
+FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by", "keep")
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -205,6 +206,7 @@ def folders(workdir: str | None = None) -> dict[str, Any]:
         "manual_dir": Path(manual).expanduser().absolute() if manual else None,
         "feed": value("feed"),
         "accumulate_by": value("accumulate_by"),
+        "keep": value("keep"),
     }
 
 
@@ -230,14 +232,11 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     if value("dry_run"):
         print_estimate(study)
         return
-    failures = ()
-    if backbones is None:
-        failures = studies.run(study)
-    else:
-        studies.run_evaluations(study, backbones)
+    failures = studies.run(study) if backbones is None else studies.run_evaluations(study, backbones)
     report = write_report(study.workdir) if value("report") else None
     if study.evaluations:
-        Console().print(format_terminal(summarise(read_results(study.workdir), read_experiment(study.workdir))))
+        found = read_results(study.workdir), read_experiment(study.workdir), read_failures(study.workdir)
+        Console().print(format_terminal(summarise(*found)))
     say(f"results  {study.workdir / RESULTS_FILE}")
     if report:
         say(f"report   {report}")

@@ -121,17 +121,7 @@ def _writing(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        unwritable = (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.ENOSPC,
-            errno.EDQUOT,
-        )
+        unwritable = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
         if error.errno not in unwritable:
             raise
-        raise InputError(
-            f"--data_dir={root} cannot be written ({error.strerror}); name a folder that can, with free space"
-        ) from error
+        raise InputError(f"--data_dir={root} cannot be written ({error.strerror}); name a folder that can") from error

@@ -59,6 +59,7 @@ class Decision:
         holds with probability 1 - level.
       primary: Whether the arm is one that the plan asks for.
       final: Whether no more seeds of the plan can change the outcome.
+      failed: Why nothing is decided whatever was measured: in which seed the arm failed; "" where it failed in none.
     """
 
     arm: str
@@ -71,6 +72,7 @@ class Decision:
     level: float
     primary: bool
     final: bool
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,23 +139,32 @@ def boundaries(looks: tuple[int, ...], alpha: float, sides: int = 2) -> tuple[fl
     return tuple(found)
 
 
-def decide(values: Mapping[str, Mapping[int, float]], plan: AnalysisPlan) -> dict[str, Decision]:
+def decide(
+    values: Mapping[str, Mapping[int, float]], plan: AnalysisPlan, failed: Mapping[str, str] | None = None
+) -> dict[str, Decision]:
     """Decides about each arm by the plan, from all seeds that are measured so far.
 
     Args:
       values: By arm and seed, the paired difference to the first arm of the arm's group, in points. An arm without a
         seed, or with NaN for it, does not pass the looks that need the seed. Seeds outside the plan are not used.
       plan: The plan. Where none of its primary arms is among `values`, all arms are tested as one tier.
+      failed: Why no verdict may be drawn from an arm, by its name. It is undecided, and passes no look: the seeds that
+        did not fail are no sample of all seeds.
 
     Returns:
       A decision for each arm, in the order of `values`.
     """
     if not values:
         return {}
+    failed = failed or {}
     array = np.array([[[of.get(seed, math.nan) for seed in plan.seeds] for of in values.values()]], np.float64)
     primary = [arm in plan.primary for arm in values]
-    found = decide_studies(array, primary, plan.looks, plan.alpha, plan.smallest_effect)
-    return {arm: _decision(arm, place, array[0, place], found, plan) for place, arm in enumerate(values)}
+    tested = np.where(np.array([arm in failed for arm in values])[:, None], math.nan, array)
+    found = decide_studies(tested, primary, plan.looks, plan.alpha, plan.smallest_effect)
+    return {
+        arm: _decision(arm, place, array[0, place], found, plan, failed.get(arm, ""))
+        for place, arm in enumerate(values)
+    }
 
 
 def decide_studies(
@@ -206,7 +217,7 @@ def open_arms(
     A run goes on for the question that was asked: until its primary arms are decided or have passed the last look.
     The other arms of an open primary arm's group get the same seeds, decided or not, so that a group stays comparable;
     those of a group without a primary arm get them while any primary arm is open. Without primary arms each arm is on
-    its own.
+    its own. An arm that failed gets no more seeds.
 
     Args:
       decisions: From `decide`.
@@ -218,10 +229,11 @@ def open_arms(
     if not primary:
         return tuple(arm for arm in decisions if arm in waiting)
     asking = primary & waiting
+    sound = [arm for arm, decision in decisions.items() if not decision.failed]
     open_groups = {groups.get(arm) for arm in asking}
     without = {groups.get(arm) for arm in decisions} - {groups.get(arm) for arm in primary}
     open_groups |= without if asking else set()
-    return tuple(arm for arm in decisions if arm in asking or (arm not in primary and groups.get(arm) in open_groups))
+    return tuple(arm for arm in sound if arm in asking or (arm not in primary and groups.get(arm) in open_groups))
 
 
 def next_look(decisions: Mapping[str, Decision], plan: AnalysisPlan, groups: Mapping[str, str | None]) -> int | None:
@@ -239,11 +251,11 @@ def next_look(decisions: Mapping[str, Decision], plan: AnalysisPlan, groups: Map
 
 
 def _decision(
-    arm: str, place: int, values: Float[np.ndarray, " seeds"], found: Outcomes, plan: AnalysisPlan
+    arm: str, place: int, values: Float[np.ndarray, " seeds"], found: Outcomes, plan: AnalysisPlan, failed: str
 ) -> Decision:
     look = int(found.look[0, place])
     there = [float(value) for value in values if math.isfinite(value)]
-    outcome = _NAMES[found.outcome[0, place]] if there else "missing"
+    outcome = _NAMES[found.outcome[0, place]] if there or failed else "missing"
     low, high = float(found.low[0, place]), float(found.high[0, place])
     has_interval = look >= 0 and math.isfinite(low) and math.isfinite(high)
     mean = float(found.mean[0, place]) if look >= 0 else statistics.fmean(there) if there else None
@@ -257,7 +269,8 @@ def _decision(
         look=look if look >= 0 else None,
         level=float(found.level[0, place]),
         primary=arm in plan.primary,
-        final=outcome in DECIDED or look == len(plan.looks) - 1,
+        final=outcome in DECIDED or look == len(plan.looks) - 1 or failed != "",
+        failed=failed,
     )
 
 

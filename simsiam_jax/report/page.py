@@ -10,8 +10,9 @@ from pathlib import Path
 import jinja2
 
 from simsiam_jax.errors import InputError
-from simsiam_jax.files import locked
+from simsiam_jax.files import disk_is_full, locked
 from simsiam_jax.records.experiment import STAGES, Experiment, read_experiment
+from simsiam_jax.records.failures import Failure, failed_arms, read_failures
 from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.report import attributes, labels, render, words
 from simsiam_jax.report.advice import Step, advice
@@ -109,12 +110,14 @@ def write_report(workdir: Path, out: Path | None = None) -> Path:
         with locked(report.with_name(f".{report.name}.lock")):
             return _put_in_place(_files(Path(workdir)), report)
     except OSError as error:
+        if disk_is_full(error):
+            raise
         raise InputError(f"{flag}: the report cannot be written ({error.strerror})") from None
 
 
 def _files(workdir: Path) -> dict[str, bytes]:
     """The files of a report by name."""
-    content = read_content(workdir, read_experiment(workdir), read_results(workdir))
+    content = read_content(workdir, read_experiment(workdir), read_results(workdir), read_failures(workdir))
     # Each drawing of a figure settles its layout a little more: the page before the PNGs, always.
     page = _page(content)
     files = {f"{picture.name}.png": png(picture.figure) for picture in content.all_pictures}
@@ -125,24 +128,29 @@ def _files(workdir: Path) -> dict[str, bytes]:
     return files
 
 
-def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result]) -> Content:
+def read_content(
+    workdir: Path, experiment: Experiment, results: Sequence[Result], failures: Sequence[Failure]
+) -> Content:
     """What the report of a run says.
 
     Args:
       workdir: The folder that holds the logs and the files behind the pictures.
       experiment: What the run is.
       results: All results of the run.
+      failures: The units that failed.
 
     Raises:
       InputError: If a log cannot be read.
     """
-    table = summarise(results, experiment)
+    table = summarise(results, experiment, failures)
     pretraining, bad_pretraining = read_curves(workdir, experiment, "pretrain")
     finetuning, bad_finetuning = read_curves(workdir, experiment, "finetune")
     exhibits, bad_exhibits = exhibit_pictures(workdir, experiment, results)
     leaves = neighbour_leaves(workdir, experiment, results, bad_exhibits)
     mistaken_by, mistaken = mistakes(workdir, experiment, results, bad_exhibits)
-    saved = [found for name in ("finetune", "linear") if (found := labels.efficiency(results, experiment, name))]
+    failed = failed_arms(failures, experiment)
+    sound = [result for result in results if result.arm not in failed]
+    saved = [found for name in ("finetune", "linear") if (found := labels.efficiency(sound, experiment, name))]
     return Content(
         experiment=experiment,
         table=table,
@@ -153,7 +161,7 @@ def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result
             "images": [picture for picture in exhibits if picture.name in ("samples", "pairs")],
             "features": [picture for picture in exhibits if picture.name in ("neighbours", "map", "confusion")],
         },
-        notes=[*_failures(workdir), *bad_pretraining, *bad_finetuning, *dict.fromkeys(bad_exhibits)],
+        notes=[*map(_failed, failures), *bad_pretraining, *bad_finetuning, *dict.fromkeys(bad_exhibits)],
         savings=[found.sentence for found in saved],
         timings=arm_timings(results, experiment, pretraining, finetuning),
         provenance=provenance(results),
@@ -164,16 +172,9 @@ def read_content(workdir: Path, experiment: Experiment, results: Sequence[Result
     )
 
 
-def _failures(workdir: Path) -> list[str]:
-    """The units that failed and were not done since, as their error.txt says."""
-    found = []
-    for path in sorted(workdir.glob("*/seed-*/error.txt")):
-        try:
-            reason = path.read_text(errors="replace").split("\n", 1)[0]
-        except OSError as error:
-            reason = str(error.strerror)
-        found.append(f"Failed: {path.parent.parent.name}, {path.parent.name}: {reason.rstrip('.')}")
-    return found
+def _failed(failure: Failure) -> str:
+    """That a unit failed, and why."""
+    return f"Failed: {failure.arm}, seed-{failure.seed}: {failure.reason.rstrip('.')}"
 
 
 def _markdown(content: Content) -> str:

@@ -1,6 +1,6 @@
 """The table in the paper's form: its lines and columns, our numbers, and the paper's in a second line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from simsiam_jax.records.experiment import ArmRecord, Column, Experiment, Layout
@@ -45,20 +45,21 @@ class PaperForm:
         return any(cell.published is not None for _, cells in self.lines for cell in cells)
 
 
-def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm | None:
+def paper_form(results: Sequence[Result], experiment: Experiment, failed: Collection[str] = ()) -> PaperForm | None:
     """The table in the paper's form; None where the experiment has no such form.
 
     Args:
       results: All results of the run.
       experiment: What the run is. Without a `layout`, arms with published numbers are shown by fine-tuning's headline
         on validation and test.
+      failed: Names of arms with a failed seed.
     """
     layout = experiment.layout
     if layout is None and any(arm.published for arm in experiment.arms):
         layout = Layout(tuple(Column(split, "finetune", split) for split in ("validation", "test")))
     if layout is None:
         return None
-    filled = {column: _column(results, experiment, column) for column in layout.columns}
+    filled = {column: _column(results, experiment, column, failed) for column in layout.columns}
     if layout.pivot:
         (column,) = layout.columns
         words = tuple(dict.fromkeys(arm.words for arm in experiment.arms))
@@ -71,22 +72,25 @@ def paper_form(results: Sequence[Result], experiment: Experiment) -> PaperForm |
     return PaperForm("pretraining", tuple(column.heading for column in layout.columns), lines)
 
 
-def best_arms(scores: Mapping[str, Mapping[Key, Score]], experiment: Experiment, key: Key) -> set[str]:
+def best_arms(
+    scores: Mapping[str, Mapping[Key, Score]], experiment: Experiment, key: Key, failed: Collection[str] = ()
+) -> set[str]:
     """The arms to emphasise in a column: each is clearly above every other one of its group.
 
     An arm that was not measured yet might be better, so that a group with a gap has none. An arm that cannot be run is
-    not waited for.
+    not waited for. Nor has a group one where an arm failed in a seed: the seeds that are left tell too little of it.
 
     Args:
       scores: The scores by arm and column.
       experiment: What the run is: its arms and groups.
       key: The column as (eval, split).
+      failed: Names of arms with a failed seed.
     """
     found = set()
     for arms in experiment.groups.values():
         rivals = {arm.name: scores[arm.name].get(key) for arm in arms if not arm.absent}
         measured = {name: score for name, score in rivals.items() if score is not None}
-        if len(measured) == len(rivals):
+        if len(measured) == len(rivals) and not measured.keys() & set(failed):
             found |= {name for name in measured if better_than_all(name, measured)}
     return found
 
@@ -95,11 +99,13 @@ def _find(cells: Mapping[str, Cell], arms: Sequence[ArmRecord], words: str) -> C
     return next((cells[arm.name] for arm in arms if arm.words == words), Cell(None))
 
 
-def _column(results: Sequence[Result], experiment: Experiment, column: Column) -> dict[str, Cell]:
+def _column(
+    results: Sequence[Result], experiment: Experiment, column: Column, failed: Collection[str]
+) -> dict[str, Cell]:
     """The cells of a column by arm."""
     metric = column.metric or experiment.metric
     scores, key = scores_by_arm(results, experiment, metric), (column.eval, column.split)
-    best = best_arms(scores, experiment, key)
+    best = best_arms(scores, experiment, key, failed)
     return {
         arm.name: Cell(scores[arm.name].get(key), _published(arm, column, metric), arm.name in best, bool(arm.absent))
         for arm in experiment.arms

@@ -6,11 +6,12 @@ that the run's plan asks for are decided by it (`decide`); all others are descri
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from simsiam_jax.records.experiment import EVALUATIONS, ArmRecord, Experiment, Headline
+from simsiam_jax.records.failures import Failure, failed_arms, without_verdict
 from simsiam_jax.records.results import Result
 from simsiam_jax.report.attributes import Attributes, attribute_numbers
 from simsiam_jax.report.collapse import (
@@ -65,7 +66,8 @@ class Row:
       differences: The differences to the reference by (eval, split), in points, only where both were measured. That of
         the plan's column has the mean and the interval of the decision.
       best: The columns in which the arm is clearly above all others of its group.
-      flag: In how many seeds the arm's pretraining collapsed or lost dimensions, in words; None where it did in none.
+      flag: In how many seeds the arm failed, or its pretraining collapsed or lost dimensions, in words; None where
+        nothing of it happened.
       reference: The arm that this one is compared with; None for the first arm of a group.
     """
 
@@ -211,7 +213,7 @@ class Table:
         return f"all {expected} evaluations done" if done == expected else f"{done} of {expected} evaluations done"
 
 
-def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
+def summarise(results: Sequence[Result], experiment: Experiment, failures: Sequence[Failure] = ()) -> Table:
     """Mean, spread and paired differences of an ablation's headline (Tables 1 to 3 of arXiv 2112.02297).
 
     Differs from the paper: it gives one run each; here every number is over seeds, with paired intervals.
@@ -219,7 +221,10 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
     Args:
       results: All results of the run. Of two for the same arm, seed, eval and split the later one counts.
       experiment: What the run is: the order of the rows, their groups and what a finished run holds.
+      failures: The units that failed. No verdict is drawn from their arms.
     """
+    failed = failed_arms(failures, experiment)
+    withheld = without_verdict(failed, experiment)
     scores = scores_by_arm(results, experiment, experiment.metric)
     here = [result for result in results if result.arm in scores]
     evaluated = [result for result in here if result.eval in EVALUATIONS]
@@ -234,10 +239,12 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
     )
     compared = tuple(key for key in columns if key[1] == judged)
     planned = planned_differences(results, experiment)
-    decisions = {} if experiment.plan is None else decide(planned, experiment.plan)
+    decisions = {} if experiment.plan is None else decide(planned, experiment.plan, withheld)
     column = None if experiment.plan is None else (experiment.plan.evaluation, "test")
     ended, directions = spreads(results, experiment), ranks(results, experiment)
-    rows = _rows(scores, experiment, columns, flags(ended, directions), _decided(planned, decisions, experiment))
+    faults = flags(ended, directions)
+    faults |= {arm: ", ".join((words, faults[arm])) if arm in faults else words for arm, words in failed.items()}
+    rows = _rows(scores, experiment, columns, faults, _decided(planned, decisions, experiment), failed)
     seeds = _seeds(here, experiment)
     evals = {key[0] for key in columns}
     done = {
@@ -259,6 +266,7 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
                 row.differences.get(key),
                 experiment,
                 decisions.get(row.name) if key == column else None,
+                withheld.get(row.name, ""),
             )
             for key in sorted(compared, key=lambda key: key != column)
             for row in sorted(rows, key=lambda row: not (row.name in decisions and decisions[row.name].primary))
@@ -271,14 +279,16 @@ def summarise(results: Sequence[Result], experiment: Experiment) -> Table:
         details=details,
         details_caption=caption if details else "",
         paper_source=experiment.paper_source if any(arm.published for arm in experiment.arms) else None,
-        form=paper_form(results, experiment),
+        form=paper_form(results, experiment, failed),
         collapse=collapse_sentence(ended, experiment),
         dimensions=rank_sentence(directions),
         compared=compared,
         planned=column,
         alpha=0.05 if experiment.plan is None else experiment.plan.alpha,
         decisions=decisions,
-        components=primary_components(results, experiment),
+        components={
+            arm: found for arm, found in primary_components(results, experiment).items() if arm not in withheld
+        },
         answer=answer(decisions, experiment, results),
         metric=experiment.metric,
         metric_reason=experiment.metric_reason,
@@ -359,9 +369,10 @@ def _rows(
     columns: Sequence[Key],
     faults: Mapping[str, str],
     decided: Mapping[str, Difference | None],
+    failed: Collection[str],
 ) -> tuple[Row, ...]:
     references = {group: arms[0] for group, arms in experiment.groups.items()}
-    best = {key: best_arms(scores, experiment, key) for key in columns}
+    best = {key: best_arms(scores, experiment, key, failed) for key in columns}
     rows = []
     for arm in experiment.arms:
         reference = None if arm is references[arm.group] else references[arm.group]

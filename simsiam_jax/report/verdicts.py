@@ -44,6 +44,7 @@ def verdict(
     difference: Difference | None,
     experiment: Experiment,
     decision: Decision | None = None,
+    failed: str = "",
 ) -> Verdict:
     """What one arm's difference to its reference says.
 
@@ -54,11 +55,12 @@ def verdict(
       difference: The difference in points; None where the arms have no seed in common.
       experiment: What the run is: its headline and its plan.
       decision: What the plan decides about the arm; None where the column is not the plan's.
+      failed: Why no verdict is drawn from the arm: in which seed it failed; "" where it failed in none.
     """
     spoken = f"{STAGE_WORDS[key[0]].adjective} {key[1]} {experiment.headline.noun}"
     if difference is None:
         finding = f"and “{reference.words}” have no finished seed in common for {spoken}"
-        return Verdict(arm.title, key[0], "missing", finding, "nothing to compare yet")
+        return Verdict(arm.title, key[0], "missing", finding, failed or "nothing to compare yet")
     seeds = seeds_text(difference.n)
     spread = "" if difference.std is None else f" ± {difference.std:.2f}"
     interval = "no interval"
@@ -70,6 +72,8 @@ def verdict(
     if decision is not None and experiment.plan is not None:
         conclusion = _conclusion(decision, difference, experiment.plan)
         return Verdict(arm.title, key[0], decision.outcome, finding, conclusion)
+    if failed:
+        return Verdict(arm.title, key[0], "descriptive", finding, f"no verdict, {failed}")
     side = "the interval leaves out 0" if difference.sign else "the interval includes 0"
     told = experiment.plan is None and difference.low is not None
     return Verdict(arm.title, key[0], "descriptive", finding, f"descriptive, {side}" if told else "descriptive")
@@ -115,6 +119,8 @@ def _reply(
     """The answer about one arm as a word or two, and the sentence that gives its reason."""
     plan, mean = experiment.plan, decision.mean
     assert plan is not None
+    if decision.failed:
+        return "undecided", decision.failed + (f" ({cost})" if cost else "")
     spoken = f"{STAGE_WORDS[plan.evaluation].adjective} test {experiment.headline.noun}"
     ours = f"{arm.words}," if "," in arm.words else arm.words
     if mean is None:
@@ -148,6 +154,8 @@ def _measured(decision: Decision, experiment: Experiment) -> str:
 
 
 def _conclusion(decision: Decision, difference: Difference, plan: AnalysisPlan) -> str:
+    if decision.failed:
+        return f"undecided, {decision.failed}"
     if decision.outcome == "helped":
         return "it helped"
     if decision.outcome == "hurt":

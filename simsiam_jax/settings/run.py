@@ -50,6 +50,9 @@ class RunConfig(Settings):
         "multi_steps); changes results by rounding.", "size",
     )  # fmt: skip
     workdir: str | None = setting(None, "Folder for results; run again with the same to go on.", "output")
+    keep: Literal["all", "last", "none"] = setting(
+        "all", "Checkpoints that stay when a unit has ended: the last two of each stage, the last, or none.", "output"
+    )
     list: bool = setting(False, "List what lies decoded in --data_dir, and do nothing else.", "output")
     clean: bool = setting(False, "Remove what lies decoded in --data_dir: of FOLDER, or all of it.", "output")
     out: str | None = setting(None, "Where to write what is made.", "output")

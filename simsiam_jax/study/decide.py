@@ -1,6 +1,7 @@
 """Which arms need more seeds: the verdict so far of a run that may stop early, by the code that the report uses."""
 
 from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.failures import failed_arms, read_failures, without_verdict
 from simsiam_jax.records.results import read_results
 from simsiam_jax.report.decide import decide, next_look, open_arms
 from simsiam_jax.report.seeds import planned_differences
@@ -20,13 +21,15 @@ def next_arms(study: Study) -> tuple[tuple[str, ...], int | None, str]:
     """
     assert study.plan is not None
     experiment = read_experiment(study.workdir)
-    decisions = decide(planned_differences(read_results(study.workdir), experiment), study.plan)
+    failed = without_verdict(failed_arms(read_failures(study.workdir), experiment), experiment)
+    decisions = decide(planned_differences(read_results(study.workdir), experiment), study.plan, failed)
     groups = {arm.name: arm.group for arm in experiment.arms}
     going_on = set(open_arms(decisions, study.plan, groups))
     references = {arms[0].name for arms in experiment.groups.values() if going_on & {arm.name for arm in arms}}
     said = [
         f"{arm} {OUTCOMES[found.outcome][2:]}"
-        + ("" if found.mean is None else f" ({signed(found.mean)} points, {seeds_text(found.n)})")
+        + (f" ({found.failed})" if found.failed else "")
+        + ("" if found.mean is None or found.failed else f" ({signed(found.mean)} points, {seeds_text(found.n)})")
         for arm, found in decisions.items()
         if found.primary
     ]

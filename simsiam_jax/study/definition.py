@@ -118,6 +118,7 @@ class Study:
       known_arms: Names of all arms that the launcher has, of which `arms` may be a part.
       plan: How the run decides, and after which numbers of seeds; None where it only describes.
       budget: Seconds after which a run that may stop early begins no further unit; None without a limit.
+      keep: Which checkpoints stay when a unit has ended: `all`, that is the last two of each stage, `last` or `none`.
       cache_limit: Bytes that data which can be made again may take in `data_dir`; None without a limit.
     """
 
@@ -142,6 +143,7 @@ class Study:
     plan: AnalysisPlan | None = None
     budget: float | None = None
     cache_limit: float | None = None
+    keep: str = "all"
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -68,13 +68,15 @@ class CompiledNetwork:
 
     @functools.cached_property
     def _initialise_simsiam(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.program.image_size, self.program.image_size, 3))
-        return jax.jit(lambda key: self.simsiam.init(key, image, image))
+        return jax.jit(lambda key: self.simsiam.init(key, self._black_image(), self._black_image()))
 
     @functools.cached_property
     def _initialise_classifier(self) -> Callable[[jax.Array], Variables]:
-        image = jnp.zeros((1, self.program.image_size, self.program.image_size, 3))
-        return jax.jit(lambda key: self.classifier.init(key, image))
+        return jax.jit(lambda key: self.classifier.init(key, self._black_image()))
+
+    def _black_image(self) -> jax.Array:
+        # Made where it is used: kept from a trace that asks for shapes alone, it would be no array.
+        return jnp.zeros((1, self.program.image_size, self.program.image_size, 3))
 
     def initial_simsiam(self, seed: int, start: Variables | None = None) -> Variables:
         """The network before pretraining; its backbone is also what the arm without pretraining starts from.

@@ -2,7 +2,6 @@
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
@@ -13,13 +12,15 @@ from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.storage import keep_within
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.files import one_line, write_whole
+from simsiam_jax.files import disk_is_full
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
+from simsiam_jax.records.failures import ERROR_FILE, write_failure
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
 from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
+from simsiam_jax.study.disk import disk_line, tidy
 from simsiam_jax.study.evaluations import evaluate
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import Data, check_metric, load_data, overlap, pretraining_images, pretraining_info
@@ -67,6 +68,10 @@ def check(study: Study) -> None:
             if own.pretraining_part() != study.config_of(arm.shares).pretraining_part():
                 raise TypeError(f"{name} cannot share the pretraining of {arm.shares}: its settings differ")
     choose_feed(study.feed, 0, 0)
+    require(
+        study.keep != "none" or len(study.evaluations) > 0,
+        "--keep=none: without evaluations the checkpoints are all that there is; give --keep=last",
+    )
 
 
 def load_starts(study: Study) -> dict[str, Start]:
@@ -124,7 +129,8 @@ def run(study: Study) -> tuple[str, ...]:
     """Runs the units of a study that are not finished and that no other process holds.
 
     Where the study may stop early, the arms that are still open get more seeds, look by look, until none is, or until
-    the budget is spent. A unit that fails is reported, leaves its traceback in error.txt, and the others go on.
+    the budget is spent. A unit that fails is reported, leaves its traceback in error.txt, and the others go on; its
+    arm gets no more seeds.
 
     Returns:
       A line for each unit that failed.
@@ -147,6 +153,8 @@ def run(study: Study) -> tuple[str, ...]:
     save_samples(study.workdir, data.train, label_kind=data.info.label_kind)
     display = Display()
     unit_of = _unit_maker(study, data, starts, display)
+    first = units(study, count=study.looks[0])
+    print(disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)), flush=True)
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
@@ -157,7 +165,7 @@ def run(study: Study) -> tuple[str, ...]:
             here = [unit_of(name, seed) for name, seed in units(study, going_on, count) if not starts[name].absent]
             failed, spent = _run_units(study, here, deadline)
             failures += failed
-            if failures or len(study.looks) == 1:
+            if len(study.looks) == 1:
                 break
             going_on, _, said = next_arms(study)
             say(f"{said}; the budget is spent" if spent and going_on else said)
@@ -211,7 +219,7 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
                 if ours:
                     after = [each.name for each in waiting[place + 1 :] if not each.done]
                     number = total - len(waiting) + place + 1
-                    failures += _run_or_report(unit, number, total, after)
+                    failures += _run_or_report(unit, number, total, after, run_unit)
                 else:
                     held.append(unit)
             if ours:
@@ -226,7 +234,7 @@ def _run_units(study: Study, waiting: list[Unit], deadline: float) -> tuple[list
     return failures, False
 
 
-def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> list[str]:
+def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str], work: Callable[[Unit], None]) -> list[str]:
     """Runs a unit that is not finished and tells its result, or gives a line where it fails.
 
     Args:
@@ -234,34 +242,41 @@ def _run_or_report(unit: Unit, number: int, total: int, waiting: list[str]) -> l
       number: Its number, from 1.
       total: Number of units in all.
       waiting: The arms of the units that come after it.
+      work: Does what is left to do of a unit.
     """
-    note = unit.folder / "error.txt"
+    note = unit.folder / ERROR_FILE
     if unit.done:
         unit.mend()
         note.unlink(missing_ok=True)
+        tidy(unit)
         return []
     begun = time.monotonic()
     try:
         with unit.display.unit(unit.name, number=number, total=total, waiting=waiting):
-            run_unit(unit)
+            work(unit)
     except Exception as fault:
-        reason = f"{type(fault).__name__}: {one_line(fault)[:300]}"
-        write_whole(note, f"{reason}\n\n{traceback.format_exc()}".encode())
+        if disk_is_full(fault):
+            raise  # the others would fail by it, too
+        reason = write_failure(unit.folder, fault)
         failure = f"{unit.title}: {reason} ({note})"
         say(f"failed   {failure}", error=True)
         return [failure]
     note.unlink(missing_ok=True)
+    tidy(unit)
     told = (f"unit {number} of {total}", unit.title, unit.outcome(), f"({duration(time.monotonic() - begun)})")
     unit.display.tell("  ".join(words for words in told if words))
     return []
 
 
-def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables | None]) -> None:
-    """Evaluates backbones that were pretrained before, and what they are compared with.
+def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables | None]) -> tuple[str, ...]:
+    """Evaluates backbones that were pretrained before, and what they are compared with. Failures are as in `run`.
 
     Args:
       study: The study, which says what to evaluate and where to record it.
       backbones: Variables of the backbone by arm and seed, in the order of the units; None means an untrained one.
+
+    Returns:
+      A line for each unit that failed.
 
     Raises:
       InputError: For a mistake in the study.
@@ -280,10 +295,18 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
     describe(study, data, {})
     with Display() as display:
         unit_of = _unit_maker(study, data, {}, display)
-        for (name, seed), backbone in backbones.items():
+
+        def work(unit: Unit) -> None:
+            backbone = backbones[unit.name, unit.seed]
+            missing = tuple(each for each in study.evaluations if not unit.finished(each))
+            evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
+
+        failures: list[str] = []
+        arms = [arm for arm, _ in backbones]
+        for number, (name, seed) in enumerate(backbones, start=1):
             stopping.check()
             unit = unit_of(name, seed)
-            missing = tuple(each for each in study.evaluations if not unit.finished(each))
-            if missing:
-                evaluate(unit, missing, unit.initial_backbone() if backbone is None else backbone)
+            if not all(map(unit.finished, study.evaluations)):
+                failures += _run_or_report(unit, number, len(backbones), arms[number:], work)
                 gather(study.workdir)
+    return tuple(failures)

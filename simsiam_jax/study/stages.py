@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class Unit:
     def config(self) -> Config:
         """All settings of the arm."""
         return self.study.config_of(self.name)
+
+    def of(self, name: str) -> "Unit":
+        """The unit of another arm with the same seed, to ask for its files alone."""
+        return replace(self, name=name)
 
     @property
     def folder(self) -> Path:

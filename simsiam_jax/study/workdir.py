@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import locked
+from simsiam_jax.files import disk_is_full, locked
 from simsiam_jax.records.experiment import (
     EVALUATIONS,
     EXPERIMENT_FILE,
@@ -59,6 +59,8 @@ def open_workdir(study: Study) -> None:
         if not os.access(study.workdir, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as fault:
+        if disk_is_full(fault):
+            raise
         raise InputError(f"--workdir={study.workdir} cannot be written ({fault.strerror}): choose another") from None
     check_workdir(study)
     with locked(study.workdir / _LOCK):

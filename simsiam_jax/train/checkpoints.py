@@ -1,7 +1,10 @@
 """Orbax checkpoints that notice damage: each carries a digest of its values, checked when it is restored."""
 
+import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from simsiam_jax.errors import InputError
+from simsiam_jax.files import disk_is_full
 
 # Version of what `meta` holds beside the state: raise it with a change.
 FORMAT = 2
+# Bytes of a checkpoint beside its arrays, or more.
+_OVERHEAD = 2**18
 
 
 def digest(tree: Any, meta: Mapping[str, Any] | None = None) -> str:
@@ -45,8 +51,21 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+    def __exit__(self, _: Any, fault: BaseException | None, *__: Any) -> None:
+        try:
+            self._manager.close()
+        # What fails in the background is raised here.
+        except Exception as late:
+            self._remove_unfinished(late)
+            raise
+        if fault is not None:
+            self._remove_unfinished(fault)
+
+    def _remove_unfinished(self, fault: BaseException) -> None:
+        """Removes what a save has left that found no space, so that it does not take what little there is."""
+        if disk_is_full(fault):
+            for folder in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def latest(self) -> int | None:
@@ -60,11 +79,18 @@ class Checkpoints:
           update: Updates done; an existing checkpoint of that number is replaced.
           tree: Arrays; copied before this returns.
           meta: JSON values to go with them.
+
+        Raises:
+          OSError: If there is no space for it. An earlier save that failed raises what TensorStore does.
         """
         # Orbax takes host arrays from every process alike, and a donated device buffer would be gone by then.
         host = jax.tree.map(np.asarray, jax.device_get(tree))
+        # Said before it is begun: TensorStore would say it late, from several threads.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(host)) + _OVERHEAD
+        if shutil.disk_usage(self._folder).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / str(update)))
         # As they will be read: JSON has no tuples.
-        meta = json.loads(json.dumps({**meta, "format": FORMAT}))
+        meta = json.loads(json.dumps({**meta, "format": FORMAT}, allow_nan=False))
         if update in self._manager.all_steps():
             self._manager.delete(update)
         self._manager.save(

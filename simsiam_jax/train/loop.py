@@ -15,10 +15,11 @@ from einops import rearrange
 
 from simsiam_jax import stopping
 from simsiam_jax.data.feed import epoch_order
-from simsiam_jax.errors import require
-from simsiam_jax.files import sealed
+from simsiam_jax.errors import DivergenceError, require
+from simsiam_jax.files import sealed, write_whole
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.settings.schema import ScheduleConfig
+from simsiam_jax.train.board import open_board
 from simsiam_jax.train.checkpoints import Checkpoints
 from simsiam_jax.train.epochs import RunEpoch
 from simsiam_jax.train.optimizer import learning_rates
@@ -110,10 +111,6 @@ def make_plan(
     )
 
 
-class DivergenceError(ArithmeticError):
-    """A loss or a parameter is no longer finite: training on would give numbers that mean nothing."""
-
-
 class Trained(NamedTuple):
     """What a stage ends with.
 
@@ -168,11 +165,8 @@ def fit(
 
     Raises:
       stopping.Stopped: If a signal has asked for it; the state is saved.
-      DivergenceError: If the loss or a parameter is no longer finite; nothing of it is saved.
+      DivergenceError: If the loss, a parameter or a measured number is not finite; nothing of it is saved.
     """
-    # Where torch is installed tensorboardX imports it, for seconds that only training has.
-    from tensorboardX import SummaryWriter
-
     # The state's buffers are given to the first step; a copy of the best ones stays.
     best = jax.device_get(dict(state.variables)) if select else None
     done = _Done()
@@ -203,8 +197,8 @@ def fit(
         if measure_untrained and not history:
             history.append({"epoch": 0, "update": 0, **measure(state, 0)})
         _write_lines(folder / "metrics.jsonl", history)
+        draw = open_board(folder / "tensorboard", from_epoch=done.epoch + 1 if done.epoch else 0)
         with (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=done.epoch + 1 if done.epoch else 0) as board,
             contextlib.nullcontext(display) if display else Display() as shown,
             shown.stage(
                 title,
@@ -214,22 +208,24 @@ def fit(
             ) as progress,
         ):
 
-            def diverged(what, rate):
+            def diverged(what: str, update: int) -> DivergenceError:
+                """Says what is not finite after so many updates."""
                 last = checkpoints.latest
-                saved = "there is no checkpoint" if last is None else f"the last checkpoint is of update {last}"
-                return (
-                    f"{what} at micro-step {progress.steps + 1:,} of {progress.total:,} (epoch {done.epoch + 1}), at a "
-                    f"learning rate of {rate:.3g}; {saved}; try a lower rate"
+                kept = "there is no checkpoint" if last is None else f"the last checkpoint is of update {last:,}"
+                return DivergenceError(
+                    f"{what} in epoch {done.epoch + 1} of {title}, at a learning rate of {plan.rates[update - 1]:.3g}; "
+                    f"{kept}; try a lower rate",
+                    where=f"at update {update:,}",
                 )
 
             if done.epoch == 0 and history:
-                _draw(board, history[0])
+                draw(history[0])
             while done.epoch < plan.epochs:
                 epoch = done.epoch
 
                 def show(steps, loss, rate, epoch=epoch):
                     if not math.isfinite(loss):
-                        raise DivergenceError(diverged(f"the loss is {loss}", rate))
+                        raise diverged(f"the loss is {loss}", progress.steps // plan.accumulation + 1)
                     progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
 
                 indices, hypers = plan.epoch(epoch)
@@ -240,8 +236,7 @@ def fit(
                         state, split, indices, hypers, show, start=done.updates, pause=pause
                     )
                     if not _finite(state.variables):
-                        rate = hypers.learning_rate[updates - 1]
-                        raise DivergenceError(diverged("a parameter is not finite", rate))
+                        raise diverged("a parameter is not finite", epoch * plan.updates_per_epoch + updates)
                     done.add(updates, metrics, time.monotonic() - part_begun)
                     if done.updates < plan.updates_per_epoch:
                         save()
@@ -251,12 +246,17 @@ def fit(
                 except stopping.Stopped:
                     save()
                     raise
+                except DivergenceError as fault:
+                    raise diverged(fault.what, (epoch + 1) * plan.updates_per_epoch) from None
                 line = {**_epoch_numbers(plan, epoch, done.metrics, done.training), **measured}
+                for name, value in line.items():
+                    if not math.isfinite(value):
+                        raise diverged(f"{name} is {value}", (epoch + 1) * plan.updates_per_epoch)
                 done.close_epoch(line)
                 if select and done.beats_best(line[select], select):
                     best, done.best_epoch = jax.device_get(dict(state.variables)), epoch + 1
-                _append_line(folder / "metrics.jsonl", line)
-                _draw(board, line)
+                _write_lines(folder / "metrics.jsonl", history)
+                draw(line)
                 if done.epoch == plan.epochs or pause():
                     save()
                     stopping.check()
@@ -352,13 +352,6 @@ class _Done:
         return cls(**{**meta, "metrics": {name: np.array(each, np.float32) for name, each in meta["metrics"].items()}})
 
 
-def _draw(board: Any, line: Numbers) -> None:
-    """Draws what was measured after an epoch; its number is the axis of the curves."""
-    for name, value in line.items():
-        if name not in ("epoch", "update"):
-            board.add_scalar(name, value, int(line["epoch"]))
-
-
 def _finite(variables: dict[str, Any]) -> bool:
     return all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.device_get(variables)))
 
@@ -369,9 +362,4 @@ def as_dict(restored: Any) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, lines: list[Numbers]) -> None:
-    path.write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
-
-
-def _append_line(path: Path, line: Numbers) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(sealed(line)) + "\n")
+    write_whole(path, "".join(json.dumps(sealed(line), allow_nan=False) + "\n" for line in lines).encode())

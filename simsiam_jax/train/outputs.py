@@ -12,6 +12,7 @@ from einops import rearrange
 from simsiam_jax import stopping
 from simsiam_jax.data.feed import Batch, in_batches
 from simsiam_jax.data.views import evaluation_view, several_views
+from simsiam_jax.errors import DivergenceError
 from simsiam_jax.losses import l2_normalize, simsiam_loss
 from simsiam_jax.models import SimSiam
 from simsiam_jax.settings.schema import MethodConfig, ViewSpec
@@ -69,6 +70,7 @@ def over_split(
 
     Raises:
       stopping.Stopped: Between two batches, if a signal asks for it.
+      DivergenceError: If an output is not finite.
     """
     devices = jax.local_device_count()
     variables = on_every_device(variables)
@@ -82,7 +84,11 @@ def over_split(
         flat = [rearrange(array, "device batch ... -> (device batch) ...") for array in arrays]
         return np.concatenate(flat)[: len(split)]
 
-    return jax.tree.map(join, *results)
+    found = jax.tree.map(join, *results)
+    for name, values in found.items():
+        if bad := int((~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))).sum()):
+            raise DivergenceError(f"{name} of {bad:,} of {len(split):,} images are not finite")
+    return found
 
 
 def bind(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:

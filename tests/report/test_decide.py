@@ -137,6 +137,18 @@ def test_a_missing_seed_or_one_that_is_no_number_holds_an_arm_at_the_look_before
     assert decide({"own": {seed: each for seed, each in numbers.items() if seed != 1}}, PLAN)["own"].look is None
 
 
+def test_of_an_arm_that_failed_nothing_is_decided_and_the_others_err_no_more_often():
+    clear = values(3.0, 3.1, 2.9)
+    found = decide({"own": clear, "random": clear}, PLAN, {"own": "own diverged"})
+    own = found["own"]
+    assert (own.outcome, own.low, own.look, own.n, own.final) == ("undecided", None, None, 3, True)
+    assert own.failed == "own diverged"
+    # It still counts for Holm's rule: the second arm comes only after the primary one.
+    assert found["random"].outcome == "undecided"
+    assert decide({"own": clear, "random": clear}, PLAN)["random"].outcome == "helped"
+    assert open_arms(found, PLAN, {}) == ()
+
+
 def test_seeds_count_from_the_plans_first_one():
     plan = dataclasses.replace(PLAN, first_seed=100)
     assert decide({"own": values(3.0, 3.1, 2.9)}, plan)["own"].outcome == "missing"

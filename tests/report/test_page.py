@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simsiam_jax.errors import InputError
+from simsiam_jax.errors import DivergenceError, InputError
+from simsiam_jax.records.failures import read_failures, write_failure
 from simsiam_jax.records.results import gather_results
 from simsiam_jax.report import render
 from simsiam_jax.report.page import PICTURES, write_report
@@ -266,6 +267,18 @@ def test_a_failed_unit_is_named(tmp_path):
     for text in (read_page(path).text, (path.parent / "report.md").read_text()):
         assert "Failed: own, seed-2: ValueError: out of luck." in text
         assert "Traceback" not in text
+
+
+def test_a_unit_that_diverged_is_named_and_marks_its_arm_in_every_form_of_the_report(tmp_path):
+    full_run(tmp_path)
+    write_failure(tmp_path / "own" / "seed-2", DivergenceError("the loss is nan in epoch 2", "at update 12"))
+    assert [failure.diverged for failure in read_failures(tmp_path)] == [True]
+    path = write_report(tmp_path)
+    for text in (" ".join(read_page(path).text.split()), (path.parent / "report.md").read_text()):
+        assert "Failed: own, seed-2: diverged at update 12: the loss is nan in epoch 2." in text
+        assert "diverged at update 12 of seed 2" in text
+        assert "Traceback" not in text
+    assert "diverged at update 12 of seed 2" in (path.parent / "table.csv").read_text()
 
 
 def test_the_timing_has_trainings_length_and_the_held_out_loss(tmp_path):

@@ -1,7 +1,10 @@
 """The table's numbers and verdicts are those of the results, checked against numbers computed by hand."""
 
+import dataclasses
+
 import pytest
 
+from simsiam_jax.records.failures import Failure
 from simsiam_jax.report.figures import accuracy_points
 from simsiam_jax.report.render import cell_text, to_markdown
 from simsiam_jax.report.summary import summarise
@@ -84,6 +87,32 @@ def test_the_verdict_is_the_plans_decision(own, outcome, change, interval, concl
     assert verdict.outcome == outcome
     words = f"“own” changed fine-tuned test accuracy by {change} points against “none” ({interval}): {conclusion}."
     assert str(verdict) == words
+
+
+@pytest.mark.parametrize("arm", ["own", "none"])
+def test_of_an_arm_that_diverged_in_one_seed_of_three_no_verdict_is_drawn(arm):
+    measured = {"none": [0.70, 0.72, 0.77], "own": [0.73, 0.76, 0.79]}
+    results = [each for name, scores in measured.items() for each in make_scores(name, scores)]
+    results += [each for name, scores in measured.items() for each in make_scores(name, scores, eval="linear")]
+    experiment = make_experiment(evals=("finetune", "linear"), plan=make_plan(), seeds=(0, 1, 2))
+    assert summarise(results, experiment).verdicts[0].outcome == "helped"
+    # The failed unit has no result of the planned evaluation. The other two seeds alone would say: helped.
+    results = [each for each in results if (each.arm, each.seed, each.eval) != (arm, 1, "finetune")]
+    failure = Failure(arm, 1, "diverged at update 12: the loss is nan in epoch 2 of own seed 1 pretrain")
+    table = summarise(results, experiment, [failure])
+    assert {row.name: row.flag for row in table.rows} == {"none": None, "own": None} | {
+        arm: "diverged at update 12 of seed 1"
+    }
+    assert not any(row.best for row in table.rows)
+    decided, described = table.verdicts
+    why = f"“{arm}” diverged at update 12 of seed 1"
+    assert (decided.outcome, decided.conclusion) == ("undecided", f"undecided, {why}")
+    assert (described.outcome, described.conclusion) == ("descriptive", f"no verdict, {why}")
+    assert table.answer.startswith(f"Does it help? Undecided: {why} (")
+    several = summarise(results, experiment, [failure, dataclasses.replace(failure, seed=2)])
+    assert f"“{arm}” diverged in 2 of 3 seeds" in several.answer
+    broken = summarise(results, experiment, [Failure(arm, 1, "ValueError: out of luck")])
+    assert f"“{arm}” failed in seed 1" in broken.answer
 
 
 def test_an_effect_within_the_smallest_that_matters_is_too_small():

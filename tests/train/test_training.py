@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import signal
 
@@ -13,13 +14,13 @@ import pytest
 from simsiam_jax import stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import epoch_order, gather, in_batches
-from simsiam_jax.errors import InputError
+from simsiam_jax.errors import DivergenceError, InputError
 from simsiam_jax.losses import classification_loss
 from simsiam_jax.models import Classifier, SimSiam, create_backbone
 from simsiam_jax.settings.schema import HeadConfig, MethodConfig, OptimizerConfig, ScheduleConfig, ViewSpec
 from simsiam_jax.train.devices import AXIS
 from simsiam_jax.train.epochs import compile_step, compile_update, epoch_runner
-from simsiam_jax.train.loop import DivergenceError, fit, make_plan
+from simsiam_jax.train.loop import fit, make_plan
 from simsiam_jax.train.optimizer import create_optimizer
 from simsiam_jax.train.outputs import bind, clean_outputs, compile_outputs, over_split
 from simsiam_jax.train.state import create_state
@@ -252,7 +253,8 @@ def test_a_loss_that_is_not_finite_ends_the_stage_and_names_step_rate_and_checkp
             title="test",
         )
     message = str(raised.value)
-    assert re.search(r"^the loss is (nan|-?inf) at micro-step 4 of 10 \(epoch 1\), at a learning rate of ", message)
+    pattern = r"^diverged at update 4: the loss is (nan|-?inf) in epoch 1 of test, at a learning rate of "
+    assert re.search(pattern, message)
     assert "the last checkpoint is of update 3" in message
     assert not (tmp_path / "metrics.jsonl").read_text()
 
@@ -265,8 +267,32 @@ def test_a_parameter_that_is_not_finite_ends_the_stage_though_every_loss_is(
         params = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), part.state.params)
         return part._replace(state=dataclasses.replace(part.state, params=params))
 
-    with pytest.raises(DivergenceError, match=r"^a parameter is not finite at .*; there is no checkpoint"):
+    with pytest.raises(DivergenceError, match=r"^diverged at update 5: a parameter .*; there is no checkpoint"):
         _fit(model, variables, split, broken, tmp_path / "w", epochs=1)
+
+
+def test_a_measured_number_that_is_not_finite_ends_the_stage_and_is_in_no_file(
+    model, variables, split, run_epoch, tmp_path
+):
+    with pytest.raises(DivergenceError, match=r"^diverged at update 5: accuracy is nan in epoch 1 of test"):
+        fit(
+            create_state(variables, create_optimizer(OPTIMIZER)),
+            split,
+            make_plan(len(split), schedule=SCHEDULE, micro_batch_size=8, epochs=1, seed=0),
+            run_epoch,
+            measure=lambda *_: {"accuracy": math.nan},
+            folder=tmp_path,
+            title="test",
+        )
+    assert not (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_outputs_that_are_not_finite_are_no_outputs(split):
+    def compiled(variables, batch, seed):
+        return {"outputs": np.where(batch.sample_ids < 3, np.float32(np.nan), np.float32(1))[..., None]}
+
+    with pytest.raises(DivergenceError, match=r"^diverged: outputs of 3 of 40 images are not finite$"):
+        over_split(compiled, {}, split, batch_size=8)
 
 
 @pytest.mark.parametrize("form", ["loop", pytest.param("multi_steps", marks=pytest.mark.exhaustive), "one_pass"])
