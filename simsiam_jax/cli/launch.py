@@ -12,6 +12,7 @@ import jax
 from absl import logging
 from rich.console import Console
 
+from simsiam_jax import hosts
 from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import program
 from simsiam_jax.cli.plan import looks
@@ -33,7 +34,10 @@ from simsiam_jax.study.definition import Arm, Study
 from simsiam_jax.study.estimate import print_estimate
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by")
+RUNNING = (
+    *("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by"),
+    *("coordinator", "num_processes", "process_id"),
+)
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -57,7 +61,7 @@ def define_study_flags(
       budget: The default budget.
       first_seed: The default first seed.
     """
-    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *FOLDERS)
+    ours = (*SETTINGS, "recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", *RUNNING)
     values = {"dataset": dataset, "preset": preset, "recipe": recipe, "budget": budget, "first_seed": first_seed}
     define(ours, workdir=f"runs/{experiment}", **values)
 
@@ -228,6 +232,8 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     if value("dry_run"):
         print_estimate(study)
         return
+    if not hosts.leads():
+        studies.follow(study)
     failures = ()
     if backbones is None:
         failures = studies.run(study)
