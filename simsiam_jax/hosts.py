@@ -72,14 +72,18 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     place = _place(coordinator, processes, process)
     # jax's service for it would take SIGTERM, which is this package's own wish to stop.
     jax.config.update("jax_enable_preemption_service", False)
-    timeouts = {"initialization_timeout": _TO_JOIN, "heartbeat_timeout_seconds": _SILENCE_OF_JAX}
+    if place is None:
+        address = None
+    else:
+        address = coordinator if process == 0 else f"127.0.0.1:{_door_to(*place)}"
     try:
-        if place is None:
-            jax.distributed.initialize(**timeouts)
-        elif process == 0:
-            jax.distributed.initialize(coordinator, processes, process, **timeouts)
-        else:
-            jax.distributed.initialize(f"127.0.0.1:{_door_to(*place)}", processes, process, **timeouts)
+        jax.distributed.initialize(
+            address,
+            processes,
+            process,
+            initialization_timeout=_TO_JOIN,
+            heartbeat_timeout_seconds=_SILENCE_OF_JAX,
+        )
     except ValueError as fault:
         if place is not None:
             raise
