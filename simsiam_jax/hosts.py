@@ -72,10 +72,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     place = _place(coordinator, processes, process)
     # jax's service for it would take SIGTERM, which is this package's own wish to stop.
     jax.config.update("jax_enable_preemption_service", False)
-    if place is None:
-        address = None
-    else:
-        address = coordinator if process == 0 else f"127.0.0.1:{_door_to(*place)}"
+    address = f"127.0.0.1:{_door_to(*place)}" if place is not None and process != 0 else coordinator
+    address = None if place is None else address
     try:
         jax.distributed.initialize(
             address,
