@@ -186,7 +186,7 @@ def share(tree: Any) -> Any:
         return tree
     agreed(lambda: "share")
     leaves, structure = jax.tree.flatten(jax.device_get(tree))
-    arrays = [np.ascontiguousarray(leaf) for leaf in leaves]
+    arrays = [np.asarray(leaf) for leaf in leaves]
     with together():
         # As bytes: jax shares by summing, which turns -0.0 into 0.0.
         joined = np.concatenate([array.reshape(-1).view(np.uint8) for array in arrays])
