@@ -74,12 +74,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     jax.config.update("jax_enable_preemption_service", False)
     address = f"127.0.0.1:{_door_to(*place)}" if place is not None and process != 0 else coordinator
     address = None if place is None else address
+    # jax would abort.
+    late = threading.Timer(_TO_JOIN, _not_joined, (f"not all are there after {_TO_JOIN} seconds",))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             address,
             processes,
             process,
-            initialization_timeout=_TO_JOIN,
+            initialization_timeout=_TO_JOIN + 60,
             heartbeat_timeout_seconds=_SILENCE_OF_JAX,
         )
     except ValueError as fault:
@@ -92,6 +96,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     except RuntimeError as fault:
         reason = str(fault).splitlines()[0][:200]
         raise InputError(f"--coordinator={coordinator}: the processes do not come together ({reason})") from None
+    finally:
+        late.cancel()
     # jax has no public name for its store; Orbax uses it by this one, too.
     from jax._src import distributed
 
@@ -226,7 +232,8 @@ def together(*clean: type[Exception]) -> Iterator[None]:
             raise
         # The likely reason is a peer's death, of which the other thread is about to hear.
         time.sleep(_SILENCE + 2 * _BEAT)
-        print(f"error: process {_Run.process} of {count()} is out of step with the others", file=sys.stderr)
+        traceback.print_exc()
+        _say(f"error: process {number()} of {count()} failed in a step, and is out of step with the others")
         raise SystemExit(1) from fault
 
 
@@ -304,7 +311,11 @@ def _watch_others() -> None:
     """Process 0 looks whether the others live, and takes over their wish to stop."""
     heard = {number: (None, time.monotonic()) for number in range(1, count())}
     while not _Run.over:
-        for number, sign in _signs().items():
+        try:
+            signs = _signs()
+        except jax.errors.JaxRuntimeError:
+            signs = {}
+        for number, sign in signs.items():
             if sign["left"] is not None and not _Run.over:
                 _Run.client.key_value_set("end", "1")
                 _say(f"error: process {number} of {count()} has ended (exit code {sign['left']}): see what it says")
@@ -332,9 +343,16 @@ def _watch_leader() -> None:
         time.sleep(_BEAT)
 
 
+def _not_joined(reason: str) -> NoReturn:
+    _say(f"error: --coordinator: the processes do not come together ({reason}); start all of them, with one address")
+    _exit(2)
+
+
 def _gone(number: int) -> NoReturn:
     if _Run.over:
         threading.Event().wait()
+    if _Run.client is None:
+        _not_joined("what answers there is not process 0, or has ended")
     _say(
         f"error: process {number} of {count()} is gone; run the same command again on all: it goes on from the last "
         "checkpoint"
