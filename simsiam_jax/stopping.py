@@ -41,6 +41,17 @@ def asked() -> bool:
     return _Wish.number is not None
 
 
+def received() -> int | None:
+    """Number of the signal that has asked the process to stop; None before one has."""
+    return _Wish.number
+
+
+def wish(number: int) -> None:
+    """Takes over the wish of another process, which has received this signal."""
+    if _Wish.number is None:
+        _Wish.number = number
+
+
 def check() -> None:
     """Stops here if a signal has asked for it.
 

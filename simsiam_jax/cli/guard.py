@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from absl import app, flags, logging
 
-from simsiam_jax import runtime, stopping
-from simsiam_jax.cli.flags import help_text
+from simsiam_jax import hosts, runtime, stopping
+from simsiam_jax.cli.flags import help_text, value
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import disk_is_full
 from simsiam_jax.terminal import LogFormatter, say, visible
@@ -71,6 +71,10 @@ def run(
     """
 
     def guarded(arguments: list[str]) -> None:
+        with hosts.ending_together():
+            checked(arguments)
+
+    def checked(arguments: list[str]) -> None:
         try:
             given = arguments[1:]
             stray = " ".join(given[len(words) :])
@@ -81,6 +85,7 @@ def run(
             missing = [word for word in words[len(given) :] if not word.startswith("[")]
             require(not missing, f"{' '.join(missing)} is missing; {program()} --help shows an example")
             runtime.configure()
+            hosts.join(*(value(name) for name in ("coordinator", "num_processes", "process_id")))
             main(*given)
         except InputError as mistake:
             fail(str(mistake))

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from simsiam_jax import hosts
 from simsiam_jax.cli.flags import define, explicit, value
 from simsiam_jax.cli.guard import program
 from simsiam_jax.cli.plan import looks
@@ -34,7 +35,10 @@ from simsiam_jax.study.estimate import print_estimate
 from simsiam_jax.terminal import Console, say
 
 # Flags of every launcher that trains, beside those of the settings that it takes.
-FOLDERS = ("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by", "keep")
+RUNNING = (
+    *("workdir", "data_dir", "cache_limit", "manual_dir", "feed", "accumulate_by", "keep", "report"),
+    *("coordinator", "num_processes", "process_id"),
+)
 # Settings of the backbone that not every backbone has.
 _BACKBONE_FIELDS = ("stem", "width", "patch_size", "drop_path")
 
@@ -58,9 +62,9 @@ def define_study_flags(
       budget: The default budget.
       first_seed: The default first seed.
     """
-    run = ("recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run", "report")
+    run = ("recipe", "preset", "seeds", "first_seed", "looks", "budget", "show_config", "dry_run")
     values = {"dataset": dataset, "preset": preset, "recipe": recipe, "budget": budget, "first_seed": first_seed}
-    define((*SETTINGS, *run, *FOLDERS), workdir=f"runs/{experiment}", **values)
+    define((*SETTINGS, *run, *RUNNING), workdir=f"runs/{experiment}", **values)
 
 
 def config_from_flags(
@@ -232,6 +236,8 @@ def run_study(study: Study, backbones: Mapping[tuple[str, int], Any] | None = No
     if value("dry_run"):
         print_estimate(study)
         return
+    if not hosts.leads():
+        studies.follow(study)
     failures = studies.run(study) if backbones is None else studies.run_evaluations(study, backbones)
     report = write_report(study.workdir) if value("report") else None
     if study.evaluations:

@@ -48,12 +48,13 @@ def git_revision(source: Path) -> str:
 
 
 def device_name() -> str:
-    """The local devices in words, such as `1 × NVIDIA H100` or `1 × cpu (AMD EPYC, 2 cores)`."""
+    """The devices in words, such as `2 processes × 8 × NVIDIA H100`, or `1 × cpu (AMD EPYC, 2 cores)`."""
     devices = jax.local_devices()
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         kind = f"cpu ({_processor()}, {os.cpu_count()} cores)"
-    return f"{len(devices)} × {kind}"
+    processes = f"{jax.process_count()} processes × " if jax.process_count() > 1 else ""
+    return f"{processes}{len(devices)} × {kind}"
 
 
 def _processor() -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from simsiam_jax.errors import require
 
-Group = Literal["data", "method", "size", "evaluation", "output"]
+Group = Literal["data", "method", "size", "evaluation", "hosts", "output"]
 GROUPS: tuple[Group, ...] = typing.get_args(Group)
 
 

@@ -49,6 +49,12 @@ class RunConfig(Settings):
         "auto", "How the micro-batches of an update pass: at once, as many as have room (scan), or one a call (loop, "
         "multi_steps); changes results by rounding.", "size",
     )  # fmt: skip
+    coordinator: str | None = setting(
+        None, "Address HOST:PORT of process 0 of a run on several hosts; auto takes what Slurm, Open MPI or Kubernetes "
+        "set.", "hosts",
+    )  # fmt: skip
+    num_processes: int | None = setting(None, "Number of processes of the run.", "hosts", low=1, high=10**4)
+    process_id: int | None = setting(None, "Number of this process, from 0 on.", "hosts", low=0, high=10**4)
     workdir: str | None = setting(None, "Folder for results; run again with the same to go on.", "output")
     keep: Literal["all", "last", "none"] = setting(
         "all", "Checkpoints that stay when a unit has ended: the last two of each stage, the last, or none.", "output"

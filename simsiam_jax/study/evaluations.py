@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit, softmax
 
-from simsiam_jax import stopping
+from simsiam_jax import hosts, stopping
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.errors import require
 from simsiam_jax.eval.linear import fit_probe
@@ -140,17 +140,18 @@ def evaluate_finetune(unit: Unit, features: Features) -> Found:
 
     def outputs(draw: int) -> tuple[Outputs, Numbers]:
         labelled = data.train.take(unit.labelled(draw))
-        trained = fit(
-            network.finetune_state(unit.seed, features.backbone),
-            labelled,
-            finetune_plan(unit.config.finetune, len(labelled), seed=unit.seed),
-            network.finetune_epoch,
-            measure=measure,
-            folder=folder / f"draw-{draw}" if draw else folder,
-            title=f"{unit.title} fine-tune" + (f" {draw + 1} of {count}" if count > 1 else ""),
-            select=selected,
-            display=unit.display,
-        )
+        with hosts.leading(["finetune", unit.name, unit.seed, draw, labelled.fingerprint]):
+            trained = fit(
+                network.finetune_state(unit.seed, features.backbone),
+                labelled,
+                finetune_plan(unit.config.finetune, len(labelled), seed=unit.seed),
+                network.finetune_epoch,
+                measure=measure,
+                folder=folder / f"draw-{draw}" if draw else folder,
+                title=f"{unit.title} fine-tune" + (f" {draw + 1} of {count}" if count > 1 else ""),
+                select=selected,
+                display=unit.display,
+            )
         best = {name: of_split(trained.best, split) for name, split in unit.held_out.items()}
         updates = trained.history[trained.best_epoch - 1]["update"]
         return best, {"epoch": trained.best_epoch, "updates": updates}
@@ -238,7 +239,7 @@ def finetune_plan(config: FinetuneConfig, labelled: int, *, seed: int) -> Plan:
     Raises:
       InputError: If a batch leaves fewer than two images for each device.
     """
-    devices = jax.local_device_count()
+    devices = jax.device_count()
     batch_size = min(config.batch_size, labelled) // devices * devices
     require(
         batch_size >= 2 * devices,

@@ -1,12 +1,15 @@
 """Runs a study: every arm and seed pretrained and evaluated, as units that are resumed and never repeated."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
+import jax
 from absl import logging
 
-from simsiam_jax import stopping
+from simsiam_jax import hosts, stopping
 from simsiam_jax.data.datasets import dataset_info
 from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.storage import keep_within
@@ -18,10 +21,11 @@ from simsiam_jax.records.environment import environment
 from simsiam_jax.records.failures import ERROR_FILE, write_failure
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
+from simsiam_jax.settings.values import digest, to_dict
 from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.disk import disk_line, tidy
-from simsiam_jax.study.evaluations import evaluate
+from simsiam_jax.study.evaluations import evaluate, finetune_plan
 from simsiam_jax.study.exhibits import save_pairs, save_samples
 from simsiam_jax.study.images import Data, check_metric, load_data, overlap, pretraining_images, pretraining_info
 from simsiam_jax.study.overview import overview
@@ -29,6 +33,7 @@ from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import Unit, pretrain, pretraining_metrics, pretraining_plan
 from simsiam_jax.study.workdir import Start, claimed, describe, gather, open_workdir
 from simsiam_jax.terminal import say
+from simsiam_jax.train import loop
 from simsiam_jax.train.devices import check_divisible
 from simsiam_jax.train.progress import Display
 from simsiam_jax.weights import load_initial
@@ -142,7 +147,7 @@ def run(study: Study) -> tuple[str, ...]:
     open_workdir(study)
     starts = load_starts(study)
     data = load_data(study)
-    _bound_cache(study)
+    _ready(study, data)
     say("\n".join(overview(study, data)))
     for name, arm in study.arms.items():
         if arm.pretrain != "none":
@@ -154,7 +159,7 @@ def run(study: Study) -> tuple[str, ...]:
     display = Display()
     unit_of = _unit_maker(study, data, starts, display)
     first = units(study, count=study.looks[0])
-    print(disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)), flush=True)
+    say(disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)))
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
@@ -194,6 +199,68 @@ def _unit_maker(study: Study, data: Data, starts: Mapping[str, Start], display: 
         return Unit(study, networks[program], start, data, name, seed, started, display)
 
     return unit_of
+
+
+def _ready(study: Study, data: Data) -> None:
+    """Lets other processes load the data, once it is prepared, and bounds what earlier runs have left beside it."""
+    hosts.tell(_common(study, data))
+    _bound_cache(study)
+
+
+def _common(study: Study, data: Data) -> dict[str, Any]:
+    """What all processes must have alike, in words and values."""
+    settings = {"arms": {name: to_dict(study.config_of(name)) for name in study.arms}, "form": study.accumulate_by}
+    return {
+        "settings": digest({**settings, "evaluations": study.evaluations}),
+        "number of devices": jax.local_device_count(),
+        **{f"{name} images": split.fingerprint for name, split in data.splits.items()},
+    }
+
+
+def follow(study: Study) -> NoReturn:
+    """Trains with process 0, which runs this study or evaluates, until that ends; writes nothing.
+
+    Raises:
+      InputError: For a mistake in the study, or where this process has other settings or images than process 0.
+      SystemExit: When process 0 ends, with its exit code.
+      stopping.Stopped: When a signal has stopped it.
+    """
+    # What there is to say of the data process 0 says.
+    logging.set_verbosity(logging.ERROR)
+    check(study)
+    say(f"process {hosts.number()} of {hosts.count()}: process 0 tells what happens")
+    theirs = hosts.hear()
+    data = load_data(study)
+    for what, ours in _common(study, data).items():
+        _require_alike(what, theirs.get(what), ours)
+    _bound_cache(study)
+    unit_of = _unit_maker(study, data, {}, Display())
+    while True:
+        stage, name, seed, draw, fingerprint = hosts.hear()
+        with contextlib.suppress(hosts.Over):
+            _follow_stage(unit_of(name, seed), stage, draw, fingerprint)
+
+
+def _follow_stage(unit: Unit, stage: str, draw: int, fingerprint: str) -> NoReturn:
+    network, config = unit.network, unit.config
+    if stage == "pretrain":
+        split = pretraining_images(unit.study, unit.data, unit.name, seed=unit.seed)
+        plan, state = pretraining_plan(config, split, seed=unit.seed), network.pretrain_state(unit.seed)
+        run_epoch = network.pretrain_epoch
+    else:
+        split = unit.data.train.take(unit.labelled(draw))
+        plan = finetune_plan(config.finetune, len(split), seed=unit.seed)
+        state, run_epoch = network.finetune_state(unit.seed, None), network.finetune_epoch
+    _require_alike("images to learn from", fingerprint, split.fingerprint)
+    loop.follow(state, split, plan, run_epoch)
+
+
+def _require_alike(what: str, theirs: Any, ours: Any) -> None:
+    require(
+        theirs == ours,
+        f"the {what} of process {hosts.number()} and of process 0 differ: give all processes the same flags, data and "
+        "kind of host",
+    )
 
 
 def _bound_cache(study: Study) -> None:
@@ -284,7 +351,7 @@ def run_evaluations(study: Study, backbones: Mapping[tuple[str, int], Variables 
     check(study)
     open_workdir(study)
     data = load_data(study)
-    _bound_cache(study)
+    _ready(study, data)
     say("\n".join(overview(study, data)))
     if any(overlap(study.config_of(arm)) for arm in study.arms):
         logging.warning(

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, Int
 
+from simsiam_jax import hosts
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.eval.features import backbone_variables
 from simsiam_jax.eval.knn import knn_outputs, neighbours_for
@@ -216,17 +217,18 @@ def pretrain(unit: Unit) -> Trained:
         watch.look(numbers, epoch)
         return numbers
 
-    return fit(
-        unit.network.pretrain_state(unit.seed, unit.start),
-        images,
-        plan,
-        unit.network.pretrain_epoch,
-        measure=measure,
-        folder=unit.pretrained_folder if unit.arm.shares else unit.stage_folder("pretrain"),
-        title=f"{unit.title} pretrain",
-        measure_untrained=True,
-        display=unit.display,
-    )
+    with hosts.leading(["pretrain", unit.name, unit.seed, 0, images.fingerprint]):
+        return fit(
+            unit.network.pretrain_state(unit.seed, unit.start),
+            images,
+            plan,
+            unit.network.pretrain_epoch,
+            measure=measure,
+            folder=unit.pretrained_folder if unit.arm.shares else unit.stage_folder("pretrain"),
+            title=f"{unit.title} pretrain",
+            measure_untrained=True,
+            display=unit.display,
+        )
 
 
 class RankWatch:

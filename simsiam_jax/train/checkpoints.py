@@ -42,9 +42,13 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder.resolve()
+        # Orbax makes no folder for one of several processes.
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, cleanup_tmp_directories=True, create=False, multiprocessing_options=_alone()
+            ),
             item_names=("state", "meta"),
         )
 
@@ -184,6 +188,14 @@ class Checkpoints:
             raise ValueError("its values do not match their digest")
         del meta["format"]
         return restored.state, meta
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Options by which Orbax waits for no other process: this one reads or writes the whole."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

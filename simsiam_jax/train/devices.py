@@ -3,6 +3,7 @@
 Both feeds give the same batches, laid out alike, to the same compiled step: which one serves changes no bit.
 """
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +43,7 @@ def on_every_device(tree: Any) -> Any:
 def on_each_device(
     function: Callable[..., Any], *, in_axes: Any, out_axes: Any = 0, donate: tuple[int, ...] = (), devices: Any = None
 ) -> Any:
-    """`function` compiled for all local devices (or these), each with its share: the only `pmap` of the package.
+    """`function` compiled for all devices (or these), each with its share: the only `pmap` of the package.
 
     The state stays unreplicated (axes of None): gradients and batch statistics are averaged over the axis, so that
     every device computes the same new state, and one copy of it comes back.
@@ -52,7 +53,7 @@ def on_each_device(
       in_axes: For each argument 0 where its leading axis is that of the devices, None where all see the same.
       out_axes: The same of the results.
       donate: Positions of the arguments whose memory is given up.
-      devices: The devices; None means all local ones.
+      devices: The devices; None means those of all processes, each of which gives and gets what its own have.
     """
     return jax.pmap(
         function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate, devices=devices
@@ -85,16 +86,24 @@ def rows_here(
     return shares[process]
 
 
-def _rows_here(rows: Int[np.ndarray, "*steps batch"]) -> Int[np.ndarray, "devices *steps local"]:
-    return rows_here(rows, process=jax.process_index(), processes=jax.process_count(), devices=jax.local_device_count())
+def _rows_here(
+    rows: Int[np.ndarray, "*steps batch"], *, alone: bool = False
+) -> Int[np.ndarray, "devices *steps local"]:
+    process, processes = (0, 1) if alone else (jax.process_index(), jax.process_count())
+    return rows_here(rows, process=process, processes=processes, devices=jax.local_device_count())
 
 
-def streamed(split: Any, chunks: Iterable[Int[np.ndarray, "..."]]) -> Iterator[Batch]:
+def streamed(split: Any, chunks: Iterable[Int[np.ndarray, "..."]], *, alone: bool = False) -> Iterator[Batch]:
     """A feed that reads a split's images as they are needed, two chunks ahead of the devices.
 
     Of a memory-mapped split only the chunks under way are in this process's memory, whatever its size.
+
+    Args:
+      split: An `ImageSplit`.
+      chunks: Indices of its images.
+      alone: Whether this process takes all of each chunk, as where it works without the others.
     """
-    return read_ahead(lambda rows: shared_out(gather(split, _rows_here(rows))), chunks)
+    return read_ahead(lambda rows: shared_out(gather(split, _rows_here(rows, alone=alone))), chunks)
 
 
 class Resident:
@@ -103,7 +112,7 @@ class Resident:
     def __init__(self) -> None:
         self._split: Any = None
         self._on_devices: Batch | None = None
-        self._take = on_each_device(lambda whole, rows: Batch(*(part[rows] for part in whole)), in_axes=(None, 0))
+        self._take: Any = None
 
     def __call__(self, split: Any, chunks: Iterable[Int[np.ndarray, "..."]]) -> Iterator[Batch]:
         if split is not self._split:
@@ -111,6 +120,9 @@ class Resident:
             self._split = self._on_devices = None
             self._on_devices = on_every_device(Batch(split.images, split.labels, split.sample_ids))
             self._split = split
+        if self._take is None:
+            take = functools.partial(on_each_device, in_axes=(None, 0), devices=jax.local_devices())
+            self._take = take(lambda whole, rows: Batch(*(part[rows] for part in whole)))
         for rows in chunks:
             yield self._take(self._on_devices, _rows_here(rows))
 
@@ -149,7 +161,7 @@ def check_divisible(micro_batch_size: int, flag: str) -> None:
     """Raises an InputError unless all devices can share a micro-batch evenly."""
     devices = jax.device_count()
     if micro_batch_size % devices:
-        raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices of this machine")
+        raise InputError(f"{flag}={micro_batch_size} must be a multiple of the {devices} devices")
 
 
 class UnderWay:

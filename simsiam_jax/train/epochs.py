@@ -1,6 +1,7 @@
 """Epochs of updates on the devices: the forms that an update takes there, compiled, and the calls of an epoch."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from simsiam_jax import hosts
 from simsiam_jax.data.feed import Batch
 from simsiam_jax.errors import InputError
 from simsiam_jax.train.devices import (
@@ -79,6 +81,7 @@ class CompiledUpdate(NamedTuple):
         these updates.
       train: train(state, batches, hypers, calls, report) -> state makes the calls, each with the next batch, and
         reports each at once, before the devices are done. The calls may end before the batches, between two updates.
+        A batch is taken before its call: where it cannot be read, no other process makes the call and waits.
       frugal: Whether the host waits for a call that takes long, so that there are temporaries of one alone.
     """
 
@@ -90,7 +93,7 @@ class CompiledUpdate(NamedTuple):
 def compile_step(
     step: Step, devices: Any = None
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, jax.Array]]]:
-    """`step` on all local devices (or on these): the batch has a leading device axis, the state is donated."""
+    """`step` on all devices (or on these): the batch has a leading device axis, the state is donated."""
     return on_each_device(step, in_axes=(None, 0, None), out_axes=(None, None), donate=(0,), devices=devices)
 
 
@@ -163,10 +166,13 @@ def epoch_runner(compiled: CompiledUpdate, feed: str = "auto") -> RunEpoch:
         def until_paused():
             nonlocal updates
             for call in calls:
-                if call.begins and call.update > start and pause():
+                if hosts.agreed(functools.partial(pauses, call)):
                     updates = call.update
                     return
                 yield call
+
+        def pauses(call):
+            return call.begins and call.update > start and pause()
 
         def show_call(steps, loss, rate):
             losses = np.ravel(loss)
@@ -216,7 +222,7 @@ def _looped(update: Update, accumulation: int) -> Callable[..., TrainState]:
 
     def train(state, batches, hypers, calls, report):
         gradients = zeros(state.params, np.zeros(jax.local_device_count()))
-        for call, batch in zip(calls, batches, strict=False):
+        for batch, call in zip(batches, calls, strict=False):
             number, micro = call.where
             hyper, still = _of(hypers, number), dataclasses.replace(state, batch_stats={})
             gradients, batch_stats, metrics = add(still, gradients, state.batch_stats, batch, hyper)
@@ -233,7 +239,7 @@ def _stepped(step: Step) -> Callable[..., TrainState]:
     compiled = compile_step(step)
 
     def train(state, batches, hypers, calls, report):
-        for call, batch in zip(calls, batches, strict=False):
+        for batch, call in zip(batches, calls, strict=False):
             hyper = _of(hypers, call.update)
             state, metrics = compiled(state, batch, hyper)
             report(1, metrics, hyper.learning_rate)
@@ -282,14 +288,15 @@ def _in_many(update: Update, form: str) -> Callable[..., TrainState]:
             at_once[group] = group[0]
         if group not in at_once:
             found = compile_scan(whole_update(update)).lower(*inputs).compile()
-            at_once[group] = choose_at_once(group[0], *memory_of(found), _room_for(found))
+            room = functools.partial(choose_at_once, group[0], *memory_of(found), _room_for(found))
+            at_once[group] = hosts.agreed(room)
             if at_once[group] == group[0]:
                 return found
             logging.info("the memory has room for %d of %d micro-batches at once", at_once[group], group[0])
         return compile_scan(whole_update(update, at_once=at_once[group])).lower(*inputs).compile()
 
     def train(state, batches, hypers, calls, report):
-        for call, groups in zip(calls, batches, strict=False):
+        for groups, call in zip(batches, calls, strict=False):
             hyper, shape = _of(hypers, call.where), groups.images.shape
             if shape not in compiled:
                 compiled[shape] = program(state, groups, hyper)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 from einops import rearrange
 
-from simsiam_jax import stopping
+from simsiam_jax import hosts, stopping
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import DivergenceError, require
 from simsiam_jax.files import sealed, write_whole
@@ -181,6 +181,7 @@ def fit(
             state = TrainState(**as_dict(restored["state"]))
             best = restored.get("best")
             done = _Done.from_meta(meta)
+        state = hosts.share(state)
         history, begun = done.history, time.monotonic()
         saved = begun
 
@@ -232,9 +233,11 @@ def fit(
                 while done.updates < plan.updates_per_epoch:
                     part_begun = time.monotonic()
                     progress.resume()
-                    state, metrics, updates = run_epoch(
-                        state, split, indices, hypers, show, start=done.updates, pause=pause
-                    )
+                    hosts.tell([epoch, done.updates])
+                    with hosts.together(DivergenceError):
+                        state, metrics, updates = run_epoch(
+                            state, split, indices, hypers, show, start=done.updates, pause=pause
+                        )
                     if not _finite(state.variables):
                         raise diverged("a parameter is not finite", epoch * plan.updates_per_epoch + updates)
                     done.add(updates, metrics, time.monotonic() - part_begun)
@@ -265,6 +268,25 @@ def fit(
         best, done.best_epoch = dict(state.variables), plan.epochs
     assert best is not None
     return Trained(state, best, done.best_epoch, history, done.seconds)
+
+
+def follow(state: TrainState, split: Any, plan: Plan, run_epoch: RunEpoch) -> NoReturn:
+    """Takes part in a `fit` of process 0, from the state that it has, until that is over.
+
+    Args:
+      state: A state of the shapes of that of process 0.
+      split: The same images.
+      plan: The same plan.
+      run_epoch: The same function, from `epoch_runner`.
+
+    Raises:
+      hosts.Over: When it is over.
+    """
+    state = hosts.share(state)
+    while True:
+        epoch, start = hosts.hear()
+        with hosts.together():
+            state, _, _ = run_epoch(state, split, *plan.epoch(epoch), lambda *_: None, start=start)
 
 
 def fit_in_memory(

@@ -45,7 +45,7 @@ def compile_outputs(
     outputs: Callable[..., dict[str, jax.Array]], devices: Any = None
 ) -> Callable[..., dict[str, jax.Array]]:
     """`outputs` on all local devices (or on these): the batch has a leading device axis, and so have the results."""
-    return on_each_device(outputs, in_axes=(None, 0, None), devices=devices)
+    return on_each_device(outputs, in_axes=(None, 0, None), devices=devices or jax.local_devices())
 
 
 def over_split(
@@ -62,7 +62,7 @@ def over_split(
       compiled: Function from `compile_outputs`.
       variables: The trained model's variables.
       split: An `ImageSplit`.
-      batch_size: Images in a call over all devices.
+      batch_size: Images in a call over this process's devices.
       seed: Seed of the held-out views.
 
     Returns:
@@ -75,7 +75,7 @@ def over_split(
     devices = jax.local_device_count()
     variables = on_every_device(variables)
     results, under_way = [], UnderWay(frugal=False)
-    for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices))):
+    for batch in streamed(split, in_batches(len(split), max(devices, batch_size // devices * devices)), alone=True):
         stopping.check()
         results += jax.device_get(under_way.add(compiled(variables, batch, np.uint32(seed))))
     results += jax.device_get(under_way.rest())

@@ -126,7 +126,9 @@ def pretraining(
                 return simsiam_loss(*p, *z, stop_gradient=method.stop_gradient, symmetric=method.symmetric)
 
             losses = jax.vmap(loss, in_axes=1)(p, z)
-            return jnp.mean(losses), (updated, jnp.mean(jax.vmap(z_spread)(z[0])))
+            # Of all devices' samples: the spread of a few is another number.
+            whole = lax.all_gather(lax.stop_gradient(z[0]), AXIS, axis=1, tiled=True)
+            return jnp.mean(losses), (updated, jnp.mean(jax.vmap(z_spread)(whole)))
 
         (loss, (updated, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         return Passed(gradients, updated, {"loss": loss, "z_spread": spread})

@@ -36,7 +36,7 @@ _UNTRAINED = "none"
 
 def define() -> None:
     """Defines the flags: those of evaluations, and those that say what is evaluated on."""
-    names = ["checkpoint", "baseline", "evals", "report", *launch.FOLDERS, *checkpoint.NETWORK, *EVALUATION, *DATA]
+    names = ["checkpoint", "baseline", "evals", *launch.RUNNING, *checkpoint.NETWORK, *EVALUATION, *DATA]
     define_flags(names, evals=EVALUATIONS)
 
 
