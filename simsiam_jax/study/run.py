@@ -15,13 +15,13 @@ from simsiam_jax.data.feed import choose_feed
 from simsiam_jax.data.storage import keep_within
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.files import disk_is_full
+from simsiam_jax.files import digest, disk_is_full
 from simsiam_jax.models import create_backbone
 from simsiam_jax.records.environment import environment
 from simsiam_jax.records.failures import ERROR_FILE, write_failure
 from simsiam_jax.report.words import duration
 from simsiam_jax.settings.schema import BackboneConfig, ProgramConfig
-from simsiam_jax.settings.values import digest, to_dict
+from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.decide import next_arms
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.disk import disk_line, tidy
