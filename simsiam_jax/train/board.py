@@ -23,7 +23,7 @@ def open_board(folder: Path, *, from_epoch: int) -> Callable[[Numbers], None]:
       A function of the numbers of an epoch; `epoch` among them is the axis of the curves.
     """
     # Where torch is installed tensorboardX imports it, for seconds that only training has.
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.summary import scalar
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -218,16 +218,15 @@ def fit(
                     where=f"at update {update:,}",
                 )
 
+            def show(steps: int, loss: float, rate: float) -> None:
+                if not math.isfinite(loss):
+                    raise diverged(f"the loss is {loss}", progress.steps // plan.accumulation + 1)
+                progress.advance(steps, epoch=done.epoch + 1, loss=loss, learning_rate=rate)
+
             if done.epoch == 0 and history:
                 draw(history[0])
             while done.epoch < plan.epochs:
                 epoch = done.epoch
-
-                def show(steps, loss, rate, epoch=epoch):
-                    if not math.isfinite(loss):
-                        raise diverged(f"the loss is {loss}", progress.steps // plan.accumulation + 1)
-                    progress.advance(steps, epoch=epoch + 1, loss=loss, learning_rate=rate)
-
                 indices, hypers = plan.epoch(epoch)
                 while done.updates < plan.updates_per_epoch:
                     part_begun = time.monotonic()
