@@ -196,10 +196,10 @@ def trial(
     Returns:
       The stops, and what went wrong; empty where nothing did.
     """
-    draw, found = np.random.default_rng([int(number), seed]), []
-    # Runs that go on make fewer paths than the first one.
-    for part in np.linspace(1, 0.5, stops):
-        stop = run(folder, number, int(draw.integers(1, int(part * count) + 1)), float(draw.uniform(0, 0.3)))
+    draw, left, found = np.random.default_rng([int(number), seed]), count, []
+    for _ in range(stops):
+        stop = run(folder, number, int(draw.integers(1, max(2, left))), float(draw.uniform(0, 0.3)))
+        left -= stop.after  # a run that goes on makes the rest
         if stop.code == 0:  # it was done before the signal came
             break
         found.append(stop)
