@@ -36,6 +36,8 @@ _SILENCE, _BEAT = 20.0, 1.0
 _TO_END = 10.0
 # Seconds after which jax ends a process that has not heard of a peer; later than it is done here.
 _SILENCE_OF_JAX = 60
+# Milliseconds in which all processes must be ready to go on.
+_A_DAY = 24 * 60 * 60 * 1000
 # Messages that are kept: none is behind by as many.
 _KEPT = 1000
 
@@ -191,6 +193,8 @@ def share(tree: Any) -> Any:
     if count() == 1:
         return tree
     agreed(lambda: "share")
+    # A collective call may end with an error after a while; another process may need longer to prepare its images.
+    _Run.client.wait_at_barrier(f"share/{_Run.messages}", _A_DAY)
     leaves, structure = jax.tree.flatten(jax.device_get(tree))
     arrays = [np.asarray(leaf) for leaf in leaves]
     with together():
@@ -267,10 +271,11 @@ def _leave(code: int) -> NoReturn:
             _send("end", code)
             _Run.client.key_value_set("end", str(code))
             until = time.monotonic() + _TO_END + 5 * _BEAT
-            while time.monotonic() < until and not all(each["left"] is not None for each in _signs().values()):
+            while time.monotonic() < until and len(_of_followers("left")) < count() - 1:
                 time.sleep(0.05)
         else:
-            _sign(left=code)
+            # Under a name of its own: the other thread may be giving a sign of life.
+            _Run.client.key_value_set(f"left/{number()}", str(code))
     _exit(code)
 
 
@@ -294,48 +299,44 @@ def _send(kind: str, value: Any) -> None:
         _Run.client.key_value_delete(f"told/{number // _KEPT - 2}/")
 
 
-def _sign(*, beat: int = -1, left: int | None = None) -> None:
-    """A follower's sign of life: it lives, which signal it has received, with which exit code it has left."""
-    values = {"beat": beat, "signal": stopping.received(), "left": left}
-    _Run.client.key_value_set(f"alive/{_Run.process}", json.dumps(values), allow_overwrite=True)
+def _sign() -> None:
+    """A follower's sign of life, with the signal that it has received."""
+    values = {"beat": time.monotonic(), "signal": stopping.received()}
+    _Run.client.key_value_set(f"alive/{number()}", json.dumps(values), allow_overwrite=True)
 
 
-def _signs() -> dict[int, dict[str, Any]]:
-    """The last sign of life of each follower."""
-    silent = {number: {"beat": None, "signal": None, "left": None} for number in range(1, count())}
-    found = _Run.client.key_value_dir_get("alive/")
-    return silent | {int(key.rpartition("/")[2]): json.loads(text) for key, text in found}
+def _of_followers(what: str) -> dict[int, Any]:
+    """What followers say under a name, by their numbers."""
+    return {int(key.rpartition("/")[2]): json.loads(text) for key, text in _Run.client.key_value_dir_get(f"{what}/")}
 
 
 def _watch_others() -> None:
     """Process 0 looks whether the others live, and takes over their wish to stop."""
-    heard = {number: (None, time.monotonic()) for number in range(1, count())}
+    heard = {each: (None, time.monotonic()) for each in range(1, count())}
     while not _Run.over:
-        try:
-            signs = _signs()
-        except jax.errors.JaxRuntimeError:
-            signs = {}
-        for number, sign in signs.items():
-            if sign["left"] is not None and not _Run.over:
-                _Run.client.key_value_set("end", "1")
-                _say(f"error: process {number} of {count()} has ended (exit code {sign['left']}): see what it says")
-                _exit(1)
-            if sign["beat"] != heard[number][0]:
-                heard[number] = sign["beat"], time.monotonic()
-            elif time.monotonic() - heard[number][1] > _SILENCE:
-                _gone(number)
-            if sign["signal"] is not None:
-                stopping.wish(sign["signal"])
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            signs, left = _of_followers("alive"), _of_followers("left")
+            for each, (beat, at) in heard.items():
+                sign = signs.get(each, {"beat": None, "signal": None})
+                if each in left and not _Run.over:
+                    _Run.client.key_value_set("end", "1")
+                    _say(f"error: process {each} of {count()} has ended (exit code {left[each]}): see what it says")
+                    _exit(1)
+                if sign["beat"] != beat:
+                    heard[each] = sign["beat"], time.monotonic()
+                elif time.monotonic() - at > _SILENCE:
+                    _gone(each)
+                if sign["signal"] is not None:
+                    stopping.wish(sign["signal"])
         time.sleep(_BEAT)
 
 
 def _watch_leader() -> None:
     """A follower gives signs of life, and ends with process 0 if its main thread does not."""
-    beat, ends, code = 0, None, 0
+    ends, code = None, 0
     while not _Run.over:
-        beat += 1
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            _sign(beat=beat)
+            _sign()
             if ends is None and (found := dict(_Run.client.key_value_dir_get("end"))):
                 ends, code = time.monotonic() + _TO_END, int(next(iter(found.values())))
         if ends is not None and time.monotonic() > ends:

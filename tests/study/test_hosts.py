@@ -22,8 +22,8 @@ from tests.support.launchers import PATIENCE, ROOT, XLA_FLAGS, finish, json_line
 SIZE = (
     *("--preset=smoke", "--arms=in_domain", "--evals=finetune", "--epochs=5", "--knn_every=5", "--warmup_epochs=0"),
     *("--image_size=8", "--width=0.125", "--stem=cifar", "--projector_dim=16", "--predictor_dim=8"),
-    *("--optimizer=sgd", "--learning_rate=1e-4", "--pretrain_images=128", "--labels_per_class=4"),
-    *("--finetune_optimizer=sgd", "--finetune_learning_rate=1e-4", "--finetune_warmup_epochs=0"),
+    *("--optimizer=sgd", "--learning_rate=2e-5", "--pretrain_images=128", "--labels_per_class=4"),
+    *("--finetune_optimizer=sgd", "--finetune_learning_rate=2e-5", "--finetune_warmup_epochs=0"),
 )
 STAGE = ("in_domain", "seed-0", "pretrain")
 
