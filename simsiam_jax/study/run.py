@@ -159,8 +159,7 @@ def run(study: Study) -> tuple[str, ...]:
     display = Display()
     unit_of = _unit_maker(study, data, starts, display)
     first = units(study, count=study.looks[0])
-    if line := disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)):
-        say(line)
+    say(disk_line(study, (unit_of(*each) for each in first if not starts[each[0]].absent)))
     deadline = math.inf
     if study.budget is not None and len(study.looks) > 1:
         deadline = time.monotonic() + study.budget
