@@ -35,7 +35,7 @@ def study(tmp_path, monkeypatch):
     info = DatasetInfo("made_up", None, 3, ("a", "b", "c"), 8, 8, label_kind="classes")
     monkeypatch.setattr(runs, "load_data", lambda study: Data(info, train, train, train, validation, test))
     for name in ("disk_line", "save_pairs", "save_samples"):
-        monkeypatch.setattr(runs, name, lambda *_, **__: None)
+        monkeypatch.setattr(runs, name, lambda *_, **__: "")
     config = recipe_config("paper", dataset="digits", image_size=16)
     config = with_settings(config, {"labels_per_class": None, "micro_batch_size": 10, "accumulation": 1})
     backbone = without_absent_fields(config.program.backbone)
