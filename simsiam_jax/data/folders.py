@@ -190,12 +190,12 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
         except OSError as error:
             raise InputError(f"{place} cannot be read ({error.strerror}); make it readable or move it away") from error
     for names, words in (
-        (outside, "links lead out of the folder and are followed"),
-        (again, "links lead to folders that are listed already and are passed over"),
-        (odd, "files are called like images, but are pipes, sockets or devices, and are passed over"),
+        (outside, "links out of the folder are followed"),
+        (again, "links to folders that are listed already are passed over"),
+        (odd, "pipes, sockets and devices that are called like images are passed over"),
     ):
         if names:
-            _warn(f"{root}: {len(names):,} {words}: {listed(sorted(names), 3)}")
+            _warn(f"{root}: {words}: {len(names):,} ({listed(sorted(names), 3)})")
     return sorted(folders), sorted(files)
 
 

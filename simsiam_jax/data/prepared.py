@@ -27,6 +27,7 @@ from simsiam_jax.data.checksums import first_fault, of_files
 from simsiam_jax.data.datasets import DatasetInfo
 from simsiam_jax.data.decode import BadImage, decode_image
 from simsiam_jax.data.feed import read_ahead
+from simsiam_jax.data.names import shown
 from simsiam_jax.data.subsets import stratified_split
 from simsiam_jax.errors import InputError, require
 from simsiam_jax.files import one_line, read_sealed, write_sealed
@@ -306,7 +307,7 @@ def _decoded_batches(
     jobs = ((source, rows) for source, positions in parts for rows in _batches(positions, 512 if small else 64))
     total = sum(len(positions) for _, positions in parts)
     # With disable=None there is no bar where no one sees it.
-    with tqdm(desc=f"{info.title} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
+    with tqdm(desc=f"{shown(info.title)} {split}", total=total, unit=" images", leave=False, disable=None) as bar:
         for images, labels in read_ahead(make, jobs, ahead=1 if small else os.cpu_count() or 1):
             stopping.check()
             yield images, labels

@@ -152,11 +152,9 @@ def test_a_folder_is_listed_once_whatever_leads_to_it(tmp_path, caplog):
     listing = list_folder(tmp_path / "root", "none")
     assert listing.files == ["a/" + "left/" * 11 + name for name in ("one.jpg", "two.jpg")]
     outside, again = [record.getMessage() for record in caplog.records]
-    assert outside == f"{tmp_path}/root: 2 links lead out of the folder and are followed: a, b"
+    assert outside == f"{tmp_path}/root: links out of the folder are followed: 2 (a, b)"
     # A second link of each level, `b`, and the one back up.
-    assert again.startswith(
-        f"{tmp_path}/root: 13 links lead to folders that are listed already and are passed over: a/"
-    )
+    assert again.startswith(f"{tmp_path}/root: links to folders that are listed already are passed over: 13 (a/")
     list_folder(tmp_path / "root", "none")
     assert len(caplog.records) == 2
 
@@ -169,7 +167,7 @@ def test_links_out_of_the_folder_are_followed_and_counted(tmp_path, caplog):
     listing = list_folder(tmp_path / "root", "none")
     assert listing.files == ["a.jpg", "more/a.jpg", "more/b.jpg", "own.jpg", "same.jpg"]
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path}/root: 2 links lead out of the folder and are followed: a.jpg, more"
+    assert record.getMessage() == f"{tmp_path}/root: links out of the folder are followed: 2 (a.jpg, more)"
 
 
 def test_pipes_and_sockets_are_named_and_never_opened(tmp_path, monkeypatch, caplog):
@@ -183,8 +181,8 @@ def test_pipes_and_sockets_are_named_and_never_opened(tmp_path, monkeypatch, cap
     assert list_folder(tmp_path, None).files == ["a.jpg", "b.jpg"]
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"{tmp_path}: 2 files are called like images, but are pipes, sockets or devices, and are passed over: "
-        "pipe.jpg, socket\\x1b.png"
+        f"{tmp_path}: pipes, sockets and devices that are called like images are passed over: 2 "
+        "(pipe.jpg, socket\\x1b.png)"
     )
     assert "is no regular file" in complaint(tmp_path, str(tmp_path / "labels.csv"))
 

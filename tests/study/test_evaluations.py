@@ -66,6 +66,26 @@ def make_unit(tmp_path, kind, labels, *, evals=("knn", "linear"), **settings):
     return Unit(study, Network(), None, data, "none", 0, environment)
 
 
+@pytest.mark.parametrize("damage", ["deleted", "emptied"])
+def test_a_finished_stage_whose_settings_are_damaged_gets_them_again(tmp_path, caplog, damage):
+    unit = make_unit(tmp_path, "classes", np.arange(30) % 2)
+    path = unit.stage_folder("knn") / "config.json"
+    whole = path.read_bytes()
+    unit.record("knn", {"test": {"top1": 0.5}}, 1.0)
+    unit.mend()
+    assert not caplog.records
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    unit.mend()
+    assert path.read_bytes() == whole
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path} is damaged (")
+    # A stage that is not finished writes its settings when it runs.
+    assert not (tmp_path / "none" / "seed-0" / "linear").exists()
+
+
 def unequal(count=300):
     """Seven in eight of one class."""
     labels = np.zeros(count, int)
