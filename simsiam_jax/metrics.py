@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -28,14 +29,24 @@ def top1(scores: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[A
     return jnp.mean(jnp.argmax(scores, axis=-1) == labels)
 
 
-def z_spread(z: Float[Array, "n dim"]) -> Float[Array, ""]:
+def z_spread(z: Float[Array, "n dim"], axis_name: str | None = None) -> Float[Array, ""]:
     """How far the l2-normalised outputs are from a collapse (Chen and He 2021, section 4.1).
 
     The standard deviation over the samples of each coordinate of z/|z|, averaged and multiplied by sqrt(dim):
     near 1 for directions spread evenly over the sphere, 0 where all samples share one direction.
+
+    Args:
+      z: Outputs of the projector.
+      axis_name: Axis of devices that hold equally many of the samples each; None where all samples are in `z`.
     """
+
+    def mean(values: Float[Array, "n dim"]) -> Float[Array, " dim"]:
+        own = jnp.mean(values, axis=0)
+        return own if axis_name is None else jax.lax.pmean(own, axis_name)
+
     directions = l2_normalize(z)
-    return jnp.mean(jnp.std(directions, axis=0)) * jnp.sqrt(float(z.shape[-1]))
+    deviations = jnp.sqrt(mean(jnp.square(directions - mean(directions))))
+    return jnp.mean(deviations) * jnp.sqrt(float(z.shape[-1]))
 
 
 def effective_rank(features: Float[np.ndarray, "n dim"]) -> float:

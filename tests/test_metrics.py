@@ -39,6 +39,14 @@ def test_spread_is_near_one_for_directions_all_over_the_sphere():
     assert float(z_spread(z)) == pytest.approx(1.0, abs=0.02)
 
 
+def test_spread_over_devices_is_that_of_all_their_samples():
+    z = jax.random.normal(jax.random.key(1), (4, 6, 32)) + jnp.arange(4.0)[:, None, None]
+    apart = jax.vmap(lambda each: z_spread(each, "devices"), axis_name="devices")(z)
+    np.testing.assert_allclose(apart, z_spread(z.reshape(24, 32)), rtol=1e-6)
+    # The last device's own samples differ less: they share a large mean.
+    assert float(z_spread(z[3])) < 0.5 * float(apart[0])
+
+
 def test_spread_is_zero_for_collapsed_outputs_of_any_length():
     z = jnp.linspace(1.0, 9.0, 50)[:, None] * jnp.arange(1.0, 9.0)
     assert float(z_spread(z)) == pytest.approx(0.0, abs=1e-5)

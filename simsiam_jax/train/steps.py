@@ -127,8 +127,8 @@ def pretraining(
 
             losses = jax.vmap(loss, in_axes=1)(p, z)
             # Of all devices' samples: the spread of a few is another number.
-            whole = lax.all_gather(lax.stop_gradient(z[0]), AXIS, axis=1, tiled=True)
-            return jnp.mean(losses), (updated, jnp.mean(jax.vmap(z_spread)(whole)))
+            spread = jax.vmap(lambda each: z_spread(each, AXIS))(lax.stop_gradient(z[0]))
+            return jnp.mean(losses), (updated, jnp.mean(spread))
 
         (loss, (updated, spread)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         return Passed(gradients, updated, {"loss": loss, "z_spread": spread})
