@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # What `make test` and `make lint` install beside the package; CI adds torch, for the parity tests.
 EXTRAS ?= test
 # Most of the tests' time is XLA compiling, on one core; tests/conftest.py says which of them stay together.
-WORKERS := --numprocesses=2 --dist=loadgroup
+WORKERS := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 SELECT ?= -m "not slow and not faults"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
