@@ -100,6 +100,6 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def size_text(size: float) -> str:
+def size_text(size: float | int) -> str:
     """A size as `3.2 GB` or `120 MB`."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(size, 1e6) / 1e6:,.0f} MB"
