@@ -443,7 +443,7 @@ def test_processes_on_one_folder_at_once_end_with_the_numbers_of_one_process(dem
     assert "All 3 evaluations done" in report
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_with_different_arms_and_seeds_add_up(demo, places, tmp_path):
     workdir = tmp_path / "added"
     flags = (["--arms=none,in_domain", "--evals=knn"], ["--arms=none", "--evals=knn", "--seeds=2"])
