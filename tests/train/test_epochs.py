@@ -27,8 +27,8 @@ NETWORKS = {
     "vit_s": {"width": 0.125, "patch_size": 8, "depth": 2, "drop_path": 0.5},
     "pit_ti": {"width": 0.25, "patch_size": 8, "depths": (1, 1, 1), "drop_path": 0.5},
 }
-# CI runs one network of convolutions and one of attention with stochastic depth.
-MARKS = dict.fromkeys(NETWORKS, pytest.mark.exhaustive) | {"resnet18": (), "vit_s": pytest.mark.slow}
+# CI runs one network of convolutions, and one of attention with stochastic depth in the first of two tests.
+MARKS = dict.fromkeys(NETWORKS, pytest.mark.exhaustive) | {"resnet18": ()}
 
 
 def training_of(name):
@@ -82,11 +82,11 @@ def assert_alike(got, expected, tolerance=2e-4):
     jax.tree_util.tree_map_with_path(check, got, expected)
 
 
-def networks():
-    return [pytest.param(name, marks=MARKS[name]) for name in NETWORKS]
+def networks(**marks):
+    return [pytest.param(name, marks={**MARKS, **marks}[name]) for name in NETWORKS]
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", networks(vit_s=pytest.mark.slow))
 def test_one_pass_a_loop_and_multi_steps_end_an_epoch_alike_on_two_devices(name, split):
     assert jax.local_device_count() == 2
     results = {form: epoch_of(name, split, form) for form in ("one_pass", "loop", "multi_steps")}
