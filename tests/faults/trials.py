@@ -82,7 +82,8 @@ def outcome(folder: Path) -> Outcome:
     workdir = folder / "w"
     logs = {
         str(path.parent.relative_to(workdir)): [
-            {name: value for name, value in line.items() if name != "images_per_second"} for line in json_lines(path)
+            {name: value for name, value in line.items() if name not in ("images_per_second", "digest")}
+            for line in json_lines(path)
         ]
         for path in workdir.rglob("metrics.jsonl")
     }
