@@ -223,7 +223,7 @@ def _training(workload: Workload, network: CompiledNetwork) -> Training:
     inputs = []
     for turn in turns:
         calls = update.calls_of(turn, image_bytes)
-        inputs.append(([_on_device(split, turn[call]) for call in calls], _hyper(workload, len(turn)), calls))
+        inputs.append(([_on_device(split, turn[call.where]) for call in calls], _hyper(workload, len(turn)), calls))
     return Training(update, inputs, len(turns[0]) * workload.accumulation)
 
 

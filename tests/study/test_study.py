@@ -550,8 +550,8 @@ def test_two_runs_of_a_seed_leave_the_same_files_but_for_times(demo, places, tmp
     for name in ("table.csv", "table.tex", "neighbours.png", "map.png", "loss.png"):
         assert (first / "report" / name).read_bytes() == (second / "report" / name).read_bytes(), name
     # The launcher of reports makes the same page of the same files.
-    page = (first / "report" / "index.html").read_bytes()
-    result = launch("report", f"--workdir={first}", f"--out={tmp_path / 'report'}")
+    page = (second / "report" / "index.html").read_bytes()
+    result = launch("report", f"--workdir={second}", f"--out={tmp_path / 'report'}")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "report" / "index.html").read_bytes() == page
     none, other = launch_in_one_process([["report"], ["report", f"--workdir={tmp_path}"]])
