@@ -11,6 +11,8 @@ from tests.faults import trials
 ALL = dict(zip(trials.CODES, map(int, os.environ.get("SIMSIAM_FAULTS", "100,40,40").split(",")), strict=True))
 SAMPLE = {signal.SIGKILL: 2, signal.SIGINT: 1, signal.SIGTERM: 1}
 PER_TRIAL = 5
+# A moment that is drawn may come too late, by the machine's speed; so often another one is.
+TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,12 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SAMPLE, ids=lambda number: number.name)
 def test_a_study_that_was_stopped_ends_as_an_undisturbed_one(undisturbed, tmp_path, number):
-    stops, wrong = trials.trial(tmp_path, number, SAMPLE[number], 0, *undisturbed)
-    assert not wrong
-    assert stops, "it was done before the first signal"
+    for seed in range(TRIES):
+        stops, wrong = trials.trial(tmp_path / str(seed), number, SAMPLE[number], seed, *undisturbed)
+        assert not wrong
+        if stops:
+            return
+    pytest.fail("each time it was done before the first signal")
 
 
 @pytest.mark.faults
