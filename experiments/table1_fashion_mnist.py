@@ -7,27 +7,11 @@ Command: python -m experiments.table1_fashion_mnist --preset=small      (about 2
 Data: Debian's package dataset-fashion-mnist, --manual_dir, or TFDS's download.
 """
 
-from experiments.table1_cifar10 import ARMS, FULL, LAYOUT
+from experiments.table1_cifar10 import ARMS, FULL, LAYOUT, QUARTER
 from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 
-SMALL = {
-    "width": 0.25,
-    "projector_dim": 512,
-    "predictor_dim": 128,
-    "pretrain_images": 10_000,
-    "noise_images": 1000,
-    "epochs": 10,
-    "warmup_epochs": 0.5,
-    "knn_every": 2,
-    "micro_batch_size": 64,
-    "accumulation": 1,
-    "learning_rate": 1e-3,
-    "labels_per_class": 10,
-    "validation_images": 1000,
-    "finetune_epochs": 40,
-    "seeds": 3,
-}
+SMALL = {**QUARTER, "pretrain_images": 10_000, "labels_per_class": 10}
 
 if __name__ == "__main__":
     Comparison(
