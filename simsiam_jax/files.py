@@ -7,7 +7,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,15 @@ def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
       ValueError: For a number that JSON does not have (NaN or infinite).
     """
     write_json(path, sealed(values))
+
+
+def write_sealed_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes plain values, each with its digest, as lines of JSON, whole or not at all.
+
+    Raises:
+      ValueError: For a number that JSON does not have (NaN or infinite).
+    """
+    write_whole(path, "".join(json.dumps(sealed(line), allow_nan=False) + "\n" for line in lines).encode())
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

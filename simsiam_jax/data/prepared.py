@@ -94,10 +94,6 @@ class Prepared:
         few = {name: sums for name, sums in expected.items() if ".array_record" not in name}
         return first_fault(self.folder, expected if records else few)
 
-    def damaged(self, detail: str) -> InputError:
-        """The line that refuses the data."""
-        return InputError(f"the data in {self.folder} is damaged ({detail}); remove that folder and run again")
-
     def builder(self) -> Any:
         """The TFDS builder.
 
@@ -113,7 +109,7 @@ class Prepared:
         except Exception as error:
             if not self.folder.exists():
                 raise
-            raise self.damaged(one_line(error)) from error
+            raise _damaged(self.folder, one_line(error)) from error
         finally:
             logging.set_verbosity(verbosity)
 
@@ -148,7 +144,7 @@ def prepare(place: Prepared, manual_dir: Path | None) -> Any:
     """
     if fault := place.fault(records=True):
         if place.info.builder.name not in storage.REMADE:
-            raise place.damaged(fault)
+            raise _damaged(place.folder, fault)
         logging.warning("the data in %s is damaged (%s); it is prepared again", place.folder, fault)
         shutil.rmtree(place.folder)
     builder = place.builder()
@@ -262,11 +258,11 @@ def _read(source: Any, indices: Int[np.ndarray, " batch"]) -> Sequence[dict[str,
     try:
         return source.__getitems__(indices.tolist())
     except (RuntimeError, FileNotFoundError) as error:  # array_record raises these for damaged and missing files.
-        raise _damaged(source, one_line(error)[:200]) from error
+        raise _damaged(source.dataset_info.data_dir, one_line(error)[:200]) from error
 
 
-def _damaged(source: Any, detail: str) -> InputError:
-    folder = source.dataset_info.data_dir
+def _damaged(folder: Any, detail: str) -> InputError:
+    """The line that refuses the data that TFDS has prepared in a folder."""
     return InputError(f"the data in {folder} is damaged ({detail}); remove that folder and run again")
 
 
@@ -301,7 +297,7 @@ def _decoded_batches(
         try:
             return np.stack([decode_image(example["image"], size) for example in examples]), _labels(examples, info)
         except BadImage as fault:
-            raise _damaged(source, str(fault)) from None
+            raise _damaged(source.dataset_info.data_dir, str(fault)) from None
 
     small = (size or info.native_size or math.inf) <= SMALL
     jobs = ((source, rows) for source, positions in parts for rows in _batches(positions, 512 if small else 64))

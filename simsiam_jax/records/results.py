@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_jax.errors import InputError, require
-from simsiam_jax.files import one_line, read_sealed, sealed, unsealed, write_sealed, write_whole
+from simsiam_jax.files import one_line, read_sealed, unsealed, write_sealed, write_sealed_lines
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, SPLITS, STAGES, read_experiment
 from simsiam_jax.settings.values import from_dict
 
@@ -222,8 +222,7 @@ def gather_results(workdir: Path) -> None:
     stages = _read_stages(Path(workdir))
     if stages:
         lines = [_plain(dataclasses.asdict(line)) for stage in stages for line in stage.lines]
-        text = "".join(json.dumps(sealed(line), allow_nan=False) + "\n" for line in lines)
-        write_whole(Path(workdir) / RESULTS_FILE, text.encode())
+        write_sealed_lines(Path(workdir) / RESULTS_FILE, lines)
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:

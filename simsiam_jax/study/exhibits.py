@@ -4,7 +4,6 @@ Each function writes one small file that `report.exhibits` draws from. Equal arr
 """
 
 import contextlib
-import json
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from PIL import Image
 from simsiam_jax.data import two_views
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.views import unnormalise
-from simsiam_jax.files import read_arrays, sealed, write_arrays, write_whole
+from simsiam_jax.files import read_arrays, write_arrays, write_sealed_lines
 from simsiam_jax.metrics import Threshold
 from simsiam_jax.settings.schema import ViewSpec
 
@@ -144,7 +143,7 @@ def save_confusion(
         predicted, present, absent = outputs >= threshold, labels == 1, labels == 0
         cells = [(predicted & present), (predicted & absent), (~predicted & present), (~predicted & absent)]
         values = {"attributes": np.stack([cell.sum(axis=0) for cell in cells], axis=1).tolist()}
-    write_whole(folder / "confusion.json", (json.dumps(sealed(values)) + "\n").encode())
+    write_sealed_lines(folder / "confusion.json", [values])
 
 
 def save_mistakes(
