@@ -38,6 +38,7 @@ from simsiam_jax.records.results import Result, read_results
 from simsiam_jax.settings.schema import Config, ViewSpec
 from simsiam_jax.settings.values import to_dict
 from simsiam_jax.study.programs import Variables
+from simsiam_jax.train.checkpoints import CHECKPOINTS
 from simsiam_jax.weights import timm_code, to_timm
 from simsiam_jax.weights.state_dicts import write_safetensors
 
@@ -302,7 +303,7 @@ def _history(model: Model) -> dict[str, Any]:
 
 def _epochs_before(pretrained: Path) -> tuple[int | None, int | None]:
     """The epochs of the pretraining that a fine-tuning started from, and those planned; None where it is not there."""
-    if not (pretrained / "checkpoints").is_dir():
+    if not (pretrained / CHECKPOINTS).is_dir():
         return None, None
     model = open_model(pretrained)
     return model.epoch, model.epochs_planned

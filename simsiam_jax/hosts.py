@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 
 from simsiam_jax import stopping
 from simsiam_jax.errors import InputError, require
+from simsiam_jax.terminal import say
 
 AUTO = "auto"
 
@@ -362,7 +363,8 @@ def _gone(number: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    print(f"\n{line}", file=sys.stderr, flush=True)
+    # A progress line may stand there unfinished.
+    say(f"\n{line}", error=True)
 
 
 def _door_to(host: str, port: int) -> int:

@@ -31,7 +31,7 @@ from simsiam_jax.settings.values import from_dict, to_dict
 from simsiam_jax.study.evaluations import THRESHOLDS_FILE
 from simsiam_jax.study.programs import CompiledNetwork, Variables
 from simsiam_jax.study.stages import CONFIG_FILE
-from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.checkpoints import CHECKPOINTS, Checkpoints
 from simsiam_jax.train.devices import on_every_device
 from simsiam_jax.train.loop import as_dict
 from simsiam_jax.train.state import TrainState
@@ -39,7 +39,6 @@ from simsiam_jax.train.state import TrainState
 # Stages that leave a network.
 TRAINED = ("pretrain", "finetune")
 
-_CHECKPOINTS = "checkpoints"
 _NOUNS = {"pretrain": "pretraining", "finetune": "fine-tuning"}
 
 
@@ -186,7 +185,7 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
         stage = _config_of(path).get("stage")
         require(stage in TRAINED, f"{given} is the evaluation {stage}, which leaves no network; {give}")
         if stage in stages:
-            require((path / _CHECKPOINTS).is_dir(), f"{given} has no checkpoint yet; run its command again, or {give}")
+            require((path / CHECKPOINTS).is_dir(), f"{given} has no checkpoint yet; run its command again, or {give}")
             return [path]
         if "finetune" in stages:
             raise InputError(
@@ -200,7 +199,7 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
         for stage in stages
         for depth in ("", "seed-*/", "*/seed-*/")
         for each in path.glob(f"{depth}{stage}")
-        if (each / _CHECKPOINTS).is_dir() and (each / CONFIG_FILE).is_file()
+        if (each / CHECKPOINTS).is_dir() and (each / CONFIG_FILE).is_file()
     ]
     wanted = " or ".join(_NOUNS[stage] for stage in stages)
     require(bool(found), f"{given} {_what_is(path, wanted)}; {give}")
@@ -209,10 +208,10 @@ def find_stages(path: Path, stages: Sequence[str] = ("pretrain",)) -> list[Path]
 
 def _what_is(path: Path, wanted: str) -> str:
     """What a folder is in which there is no stage of the wanted kind."""
-    if (path / _CHECKPOINTS).is_dir():
+    if (path / CHECKPOINTS).is_dir():
         return f"has lost its {CONFIG_FILE}; run the command of its --workdir again to write it anew"
-    if path.name == _CHECKPOINTS or path.parent.name == _CHECKPOINTS:
-        inside = path.parent if path.name == _CHECKPOINTS else path.parents[1]
+    if path.name == CHECKPOINTS or path.parent.name == CHECKPOINTS:
+        inside = path.parent if path.name == CHECKPOINTS else path.parents[1]
         return f"lies within a stage: its folder is {inside}"
     if (path / EXPERIMENT_FILE).exists():
         return f"is a workdir without a {wanted}"
@@ -307,7 +306,7 @@ def open_model(folder: Path, *, dtype: str | None = None) -> Model:
     if dtype is not None:
         program = dataclasses.replace(program, dtype=dtype)
     num_classes = 0
-    with Checkpoints(folder / _CHECKPOINTS) as checkpoints:
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         if trained.stage == "finetune":
             (num_classes,) = checkpoints.shapes().get("state/params/head/bias", (len(trained.class_names),))
             trained = _with_names(trained, num_classes)

@@ -11,8 +11,8 @@ from absl import logging
 from simsiam_jax.study.definition import Study
 from simsiam_jax.study.programs import CompiledNetwork
 from simsiam_jax.study.stages import Unit
+from simsiam_jax.train.checkpoints import CHECKPOINTS
 
-_CHECKPOINTS = "checkpoints"
 # Bytes of the report, and of a unit's results, logs and pictures, roughly.
 _REPORT, _UNIT = 5e6, 1e6
 # Number of a stage's checkpoints on disk while it trains: two that are kept and one that is written.
@@ -84,7 +84,7 @@ def tidy(unit: Unit) -> None:
     stages = [unit.folder / stage for stage in unit.study.evaluations]
     if keep or all(unit.of(name).done for name in sharing):
         stages.append(unit.pretrained_folder)
-    for folder in (each for stage in stages for each in stage.glob(f"**/{_CHECKPOINTS}")):
+    for folder in (each for stage in stages for each in stage.glob(f"**/{CHECKPOINTS}")):
         _keep_newest(folder, keep)
 
 

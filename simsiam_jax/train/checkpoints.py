@@ -17,6 +17,8 @@ from absl import logging
 from simsiam_jax.errors import InputError
 from simsiam_jax.files import disk_is_full
 
+# Name of the folder of a stage's checkpoints.
+CHECKPOINTS = "checkpoints"
 # Version of what `meta` holds beside the state: raise it with a change.
 FORMAT = 2
 # Bytes of a checkpoint beside its arrays, or more.

@@ -1,7 +1,6 @@
 """The training loop: epochs of micro-steps, measured, logged and checkpointed; exact when resumed. Or without files."""
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -16,11 +15,11 @@ from einops import rearrange
 from simsiam_jax import hosts, stopping
 from simsiam_jax.data.feed import epoch_order
 from simsiam_jax.errors import DivergenceError, require
-from simsiam_jax.files import sealed, write_whole
+from simsiam_jax.files import write_sealed_lines
 from simsiam_jax.metrics import Numbers
 from simsiam_jax.settings.schema import ScheduleConfig
 from simsiam_jax.train.board import open_board
-from simsiam_jax.train.checkpoints import Checkpoints
+from simsiam_jax.train.checkpoints import CHECKPOINTS, Checkpoints
 from simsiam_jax.train.epochs import RunEpoch
 from simsiam_jax.train.optimizer import learning_rates
 from simsiam_jax.train.progress import Display
@@ -170,7 +169,7 @@ def fit(
     # The state's buffers are given to the first step; a copy of the best ones stays.
     best = jax.device_get(dict(state.variables)) if select else None
     done = _Done()
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
 
         def tree():
             return {"state": state, "best": best} if select else {"state": state}
@@ -197,7 +196,7 @@ def fit(
 
         if measure_untrained and not history:
             history.append({"epoch": 0, "update": 0, **measure(state, 0)})
-        _write_lines(folder / "metrics.jsonl", history)
+        write_sealed_lines(folder / "metrics.jsonl", history)
         draw = open_board(folder / "tensorboard", from_epoch=done.epoch + 1 if done.epoch else 0)
         with (
             contextlib.nullcontext(display) if display else Display() as shown,
@@ -257,7 +256,7 @@ def fit(
                 done.close_epoch(line)
                 if select and done.beats_best(line[select], select):
                     best, done.best_epoch = jax.device_get(dict(state.variables)), epoch + 1
-                _write_lines(folder / "metrics.jsonl", history)
+                write_sealed_lines(folder / "metrics.jsonl", history)
                 draw(line)
                 if done.epoch == plan.epochs or pause():
                     save()
@@ -380,7 +379,3 @@ def _finite(variables: dict[str, Any]) -> bool:
 def as_dict(restored: Any) -> dict[str, Any]:
     """A restored state's fields: Orbax gives back the dataclass or a dictionary, as its version has it."""
     return restored if isinstance(restored, dict) else vars(restored)
-
-
-def _write_lines(path: Path, lines: list[Numbers]) -> None:
-    write_whole(path, "".join(json.dumps(sealed(line), allow_nan=False) + "\n" for line in lines).encode())
