@@ -53,8 +53,8 @@ QUARTER = {
     "finetune_epochs": 40,
     "seeds": 3,
 }
-# All labels for the arms that do not say otherwise. About 40 minutes a seed on two CPU cores, as estimated.
-SMALL = {**QUARTER, "finetune_updates": 3000, "finetune_label_draws": 10}
+# All labels for the arms that do not say otherwise.
+SMALL = {**QUARTER, "epochs": 8, "finetune_epochs": 25, "finetune_updates": 3000, "finetune_label_draws": 10}
 
 if __name__ == "__main__":
     Comparison(

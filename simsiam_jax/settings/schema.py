@@ -211,7 +211,11 @@ class PretrainConfig(Settings):
     )  # fmt: skip
     schedule: ScheduleConfig = part(ScheduleConfig(scaling_batch="effective", warmup_epochs=5.0, schedule="cosine"))
     knn_every: int = setting(
-        5, "Epochs from one kNN measurement during pretraining to the next.", "output", low=1, high=100_000
+        5,
+        "Epochs from one kNN measurement during pretraining to the next; more where --min_updates makes more epochs.",
+        "output",
+        low=1,
+        high=100_000,
     )
     test_loss: bool = setting(False, "Whether the loss on test images is logged too (Figure 3).", "output")
 
@@ -222,6 +226,17 @@ class PretrainConfig(Settings):
           updates_per_epoch: Updates in an epoch, 1 or more.
         """
         return max(self.epochs, math.ceil((self.min_updates or 0) / updates_per_epoch))
+
+    def knn_interval(self, epochs: int) -> int:
+        """The epochs from one kNN measurement to the next: `knn_every`, as `epochs` were asked for.
+
+        Where `min_updates` makes ten times as many epochs of few images, their measurements do not cost ten times
+        as much.
+
+        Args:
+          epochs: The epochs that `epochs_for` gave.
+        """
+        return self.knn_every * max(1, epochs // self.epochs)
 
 
 @dataclass(frozen=True)

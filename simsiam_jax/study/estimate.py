@@ -201,7 +201,7 @@ def _estimate(study: Study, data: Data, arm: str, seed: int, rates: Rates, wante
     if owns:
         plan = pretraining_plan(config, pretraining_images(study, data, arm, seed=seed), seed=seed)
         pretrain_updates = plan.epochs * plan.updates_per_epoch
-        knn = plan.epochs / config.pretrain.knn_every * (len(data.voters) + len(data.validation))
+        knn = plan.epochs / config.pretrain.knn_interval(plan.epochs) * (len(data.voters) + len(data.validation))
         watched = len(data.validation) + (len(data.test or ()) if config.pretrain.test_loss else 0)
         seen = pretrain_updates * config.effective_batch
         seconds += seen * rates.pretrain + (2 * plan.epochs * watched + knn) * rates.look

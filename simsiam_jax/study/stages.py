@@ -213,7 +213,7 @@ def pretrain(unit: Unit) -> Trained:
     watch = RankWatch(unit, from_epoch=plan.epochs / 2)
 
     def measure(state: TrainState, epoch: int) -> Numbers:
-        numbers = measure_pretraining(unit, state, epoch, last=epoch == plan.epochs)
+        numbers = measure_pretraining(unit, state, epoch, epochs=plan.epochs)
         watch.look(numbers, epoch)
         return numbers
 
@@ -266,8 +266,8 @@ class RankWatch:
         )
 
 
-def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, last: bool) -> Numbers:
-    """The held-out loss and spread of z after so many epochs; rank and kNN every few epochs and at last."""
+def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, epochs: int) -> Numbers:
+    """The held-out loss and spread of z after so many epochs of `epochs`; rank and kNN every few epochs and at last."""
     config, data = unit.config.pretrain, unit.data
 
     def held_out(split: ImageSplit) -> dict[str, np.ndarray]:
@@ -280,7 +280,7 @@ def measure_pretraining(unit: Unit, state: TrainState, epoch: int, *, last: bool
     }
     if config.test_loss and data.test is not None:
         numbers["test_loss"] = float(np.mean(held_out(data.test)["loss"]))
-    if epoch % config.knn_every == 0 or last:
+    if epoch % config.knn_interval(epochs) == 0 or epoch == epochs:
         backbone = backbone_variables(state.variables)
         features = unit.network.features(backbone, data.validation)
         numbers["heldout_rank"] = effective_rank(features)

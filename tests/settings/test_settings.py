@@ -129,6 +129,11 @@ def test_few_updates_in_an_epoch_make_more_epochs_where_a_least_number_is_asked_
     assert PretrainConfig(epochs=10, min_updates=min_updates).epochs_for(updates_per_epoch) == epochs
 
 
+@pytest.mark.parametrize(("epochs", "interval"), [(10, 2), (19, 2), (94, 18)])
+def test_more_epochs_are_not_measured_more_often(epochs, interval):
+    assert PretrainConfig(epochs=10, knn_every=2).knn_interval(epochs) == interval
+
+
 def test_of_two_ways_to_say_the_labels_the_later_one_counts():
     some = with_settings(CONFIG, {"labels_per_class": 10})
     share = with_settings(some, {"label_fraction": 0.5})
