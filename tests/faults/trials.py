@@ -198,8 +198,10 @@ def trial(
       The stops, and what went wrong; empty where nothing did.
     """
     draw, left, found = np.random.default_rng([int(number), seed]), count, []
-    for _ in range(stops):
-        stop = run(folder, number, int(draw.integers(1, max(2, left))), float(draw.uniform(0, 0.3)))
+    for still in range(stops, 0, -1):
+        # The signals still to come share out what is left, so that few come too late.
+        reach = 2 * left // (still + 1)
+        stop = run(folder, number, int(draw.integers(1, max(2, reach))), float(draw.uniform(0, 0.3)))
         left -= stop.after  # a run that goes on makes the rest
         if stop.code == 0:  # it was done before the signal came
             break
