@@ -11,6 +11,8 @@ from tests.faults import trials
 ALL = dict(zip(trials.CODES, map(int, os.environ.get("SIMSIAM_FAULTS", "100,40,40").split(",")), strict=True))
 SAMPLE = {signal.SIGKILL: 2, signal.SIGINT: 1, signal.SIGTERM: 1}
 PER_TRIAL = 5
+# Trials of runs of two processes, of three signals each.
+TWO = {number: max(1, count // 20) for number, count in ALL.items()}
 # A moment that is drawn may come too late, by the machine's speed; so often another one is.
 TRIES = 5
 
@@ -45,3 +47,12 @@ def test_many_studies_that_were_stopped_end_as_an_undisturbed_one(undisturbed, t
         if wrong:
             faults.append(f"seed {seed}: {wrong} after {[(stop.after, stop.place) for stop in stops]}")
     assert not faults, f"{len(faults)} of {seed} trials"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", TWO, ids=lambda number: number.name)
+def test_runs_of_two_processes_of_which_one_gets_a_signal_end_as_an_undisturbed_one(tmp_path, number):
+    undisturbed = trials.undisturbed(tmp_path / "undisturbed", 2)
+    for seed in range(TWO[number]):
+        _, wrong = trials.trial(tmp_path / str(seed), number, 3, seed, *undisturbed, 2)
+        assert not wrong, f"seed {seed}"

@@ -1,15 +1,17 @@
 """Trials: a tiny study is stopped by signals at random moments, goes on, and must end as an undisturbed one.
 
-`python -m tests.faults.trials SIGKILL 100 FOLDER` runs so many trials by itself and prints a line for each.
+`python -m tests.faults.trials SIGKILL 100 FOLDER` sends so many signals and prints a line for each trial. With
+`--processes=2` the study is one run of two processes, and a signal goes to either of them.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
 import re
 import shutil
 import signal
-import sys
+import socket
 import time
 from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
@@ -23,6 +25,8 @@ from tests.support.launchers import PATIENCE, json_lines, numbers
 
 # A stopped process has to end within this time, by the promise of `simsiam_jax.stopping`.
 ENDED_WITHIN = 30.0
+# A process whose peer was killed has to end within this time: `simsiam_jax.hosts` waits 20 seconds for a sign of life.
+ALONE_WITHIN = 60.0
 # How a process that a signal has stopped ends.
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 _SECONDS_BETWEEN_LOOKS = 0.02
@@ -36,6 +40,23 @@ def start(folder: Path, *flags: str) -> BaseProcess:
     process = context.Process(target=_main, args=(folder, flags))
     process.start()
     return process
+
+
+def start_all(folder: Path, processes: int) -> list[BaseProcess]:
+    """Starts the study in `folder` as a run of so many processes, of which the first one writes there."""
+    if processes == 1:
+        return [start(folder)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        start(
+            folder / f"process-{number}" if number else folder,
+            *(f"--data_dir={folder / 'data'}", f"--coordinator={address}"),
+            *(f"--num_processes={processes}", f"--process_id={number}"),
+        )
+        for number in range(processes)
+    ]
 
 
 def _main(folder: Path, flags: tuple[str, ...]) -> None:
@@ -106,22 +127,32 @@ class Stop:
 
     Attributes:
       after: Number of new paths after which the signal was sent; as many as there were, where it came too late.
-      code: Exit code of the process.
-      took: Seconds from the signal to the process's end.
+      to: Number of the process that it was sent to.
+      codes: Exit code of each process.
+      took: Seconds from the signal to the end of all processes.
       lost: Seconds since the last checkpoint or result, or since the start where there was none.
-      said: What the process said.
-      place: The last checkpoint or result that it made; "" for none.
+      said: What each process said.
+      place: The last checkpoint or result that was made; "" for none.
     """
 
     after: int
-    code: int
+    to: int
+    codes: tuple[int, ...]
     took: float
     lost: float
-    said: str
+    said: tuple[str, ...]
     place: str
 
 
-def run(folder: Path, number: signal.Signals | None = None, after: int = 0, pause: float = 0.0) -> Stop:
+def run(
+    folder: Path,
+    number: signal.Signals | None = None,
+    after: int = 0,
+    pause: float = 0.0,
+    *,
+    processes: int = 1,
+    to: int = 0,
+) -> Stop:
     """Runs the study, and sends it a signal where it has made so many paths.
 
     Args:
@@ -129,23 +160,27 @@ def run(folder: Path, number: signal.Signals | None = None, after: int = 0, paus
       number: The signal; None lets the study run to its end.
       after: Number of new paths that are waited for.
       pause: Seconds from then to the signal.
+      processes: Number of processes that run it together.
+      to: Number of the process that gets the signal.
     """
-    known, process = paths(folder), start(folder)
+    known, started = paths(folder), start_all(folder, processes)
     last, there, seen, place = time.time(), saved(folder), set(), ""
     try:
-        while process.is_alive() and (number is None or len(seen) < after):
+        while any(each.is_alive() for each in started) and (number is None or len(seen) < after):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             seen |= paths(folder) - known
             if (now := saved(folder)) - there:
                 last, there, place = time.time(), now, max(now - there)
         time.sleep(pause)
         sent = time.time()
-        if number is not None and process.is_alive():
-            os.kill(process.pid or 0, number)
-        code = ended(process)
+        if number is not None and started[to].is_alive():
+            os.kill(started[to].pid or 0, number)
+        codes = tuple(map(ended, started))
     finally:
-        process.kill()
-    return Stop(len(seen), code, time.time() - sent, sent - last, said_of(folder), place)
+        for each in started:
+            each.kill()
+    said = tuple(said_of(folder / f"process-{each}" if each else folder) for each in range(processes))
+    return Stop(len(seen), to, codes, time.time() - sent, sent - last, said, place)
 
 
 def ended(process: BaseProcess) -> int:
@@ -161,28 +196,32 @@ def said_of(folder: Path) -> str:
 
 
 def complaint(stop: Stop, number: signal.Signals) -> str:
-    """What is wrong with how a process ended after a signal; empty where nothing is."""
-    if stop.code == 0:
+    """What is wrong with how the processes ended after a signal; empty where nothing is."""
+    if not any(stop.codes):
         return ""  # it was done before
-    if stop.code != CODES[number]:
-        return f"exit code {stop.code}: {stop.said[-300:]}"
-    if number != signal.SIGKILL:
-        if stop.took > ENDED_WITHIN:
-            return f"took {stop.took:.1f} s"
-        if "Traceback" in stop.said or "the same command goes on" not in stop.said:
-            return f"said {stop.said[-300:]}"
+    # A run that is stopped ends as one; of a kill the others learn by silence.
+    killed = number == signal.SIGKILL
+    wanted = [CODES[number] if each == stop.to or not killed else 1 for each in range(len(stop.codes))]
+    if list(stop.codes) != wanted:
+        return f"exit codes {stop.codes}: {[said[-300:] for said in stop.said]}"
+    for each, said in enumerate(stop.said):
+        ends = f"process {stop.to} of {len(stop.codes)} is gone" if killed else "the same command goes on"
+        if not (killed and each == stop.to) and ("Traceback" in said or ends not in said):
+            return f"process {each} said {said[-300:]}"
+    if stop.took > (ALONE_WITHIN if killed else ENDED_WITHIN):
+        return f"took {stop.took:.1f} s"
     return ""
 
 
-def undisturbed(folder: Path) -> tuple[int, Outcome]:
+def undisturbed(folder: Path, processes: int = 1) -> tuple[int, Outcome]:
     """Runs the study to its end: the number of paths that it makes, and what it leaves."""
-    done = run(folder)
-    assert done.code == 0, done.said
+    done = run(folder, processes=processes)
+    assert not any(done.codes), done.said
     return done.after, outcome(folder)
 
 
 def trial(
-    folder: Path, number: signal.Signals, stops: int, seed: int, count: int, wanted: Outcome
+    folder: Path, number: signal.Signals, stops: int, seed: int, count: int, wanted: Outcome, processes: int = 1
 ) -> tuple[list[Stop], str]:
     """Stops a study some times, runs it to its end, and says what differs from an undisturbed run.
 
@@ -193,6 +232,7 @@ def trial(
       seed: Seed of the moments.
       count: Number of paths that an undisturbed run makes.
       wanted: What an undisturbed run leaves.
+      processes: Number of processes that run it together, of which each signal strikes one.
 
     Returns:
       The stops, and what went wrong; empty where nothing did.
@@ -200,37 +240,47 @@ def trial(
     draw, left, found = np.random.default_rng([int(number), seed]), count, []
     for still in range(stops, 0, -1):
         # The signals still to come share out what is left, so that few come too late.
-        reach = 2 * left // (still + 1)
-        stop = run(folder, number, int(draw.integers(1, max(2, reach))), float(draw.uniform(0, 0.3)))
+        after = int(draw.integers(1, max(2, 2 * left // (still + 1))))
+        pause = float(draw.uniform(0, 0.3))
+        stop = run(folder, number, after, pause, processes=processes, to=int(draw.integers(processes)))
         left -= stop.after  # a run that goes on makes the rest
-        if stop.code == 0:  # it was done before the signal came
+        if not any(stop.codes):  # it was done before the signal came
             break
         found.append(stop)
         if wrong := complaint(stop, number):
             return found, wrong
-    done = run(folder)
-    if done.code:
-        return found, f"the rerun failed: {done.said[-300:]}"
+    done = run(folder, processes=processes)
+    if any(done.codes):
+        return found, f"the rerun failed: {[said[-300:] for said in done.said]}"
     got = outcome(folder)
     differ = [name for name in vars(wanted) if getattr(wanted, name) != getattr(got, name)]
     left = [str(path) for path in folder.glob("w/**/*") if path.name.endswith(".tmp")]
     return found, f"other {', '.join(differ)}" if differ else f"left {left[:3]}" if left else ""
 
 
-def main(name: str, count: str, where: str, each: str = "4", first_seed: str = "0") -> None:
+def main() -> None:
     """Runs trials until so many signals are sent, and prints a line of JSON for each trial."""
-    number, folder = signal.Signals[name], Path(where)
-    made, wanted = undisturbed(folder / f"{name}-undisturbed")
-    sent, seed = 0, int(first_seed)
-    while sent < int(count):
-        seed, mine, began = seed + 1, folder / f"{name}-{seed + 1}", time.time()
-        stops, wrong = trial(mine, number, min(int(each), int(count) - sent), seed, made, wanted)
+    flags = argparse.ArgumentParser(prog="python -m tests.faults.trials")
+    flags.add_argument("signal", choices=[number.name for number in CODES])
+    flags.add_argument("count", type=int, help="number of signals")
+    flags.add_argument("folder", type=Path)
+    flags.add_argument("--per_trial", type=int, default=5, help="signals of a trial, at most")
+    flags.add_argument("--processes", type=int, default=1)
+    asked = flags.parse_args()
+    number, name = signal.Signals[asked.signal], f"{asked.signal}-{asked.processes}"
+    made, wanted = undisturbed(asked.folder / f"{name}-undisturbed", asked.processes)
+    sent, seed = 0, 0
+    while sent < asked.count:
+        seed, began = seed + 1, time.time()
+        mine, most = asked.folder / f"{name}-{seed}", min(asked.per_trial, asked.count - sent)
+        stops, wrong = trial(mine, number, most, seed, made, wanted, asked.processes)
         sent += len(stops)
-        line = {"signal": name, "seed": seed, "sent": sent, "wrong": wrong, "seconds": round(time.time() - began)}
-        print(json.dumps({**line, "stops": [{**asdict(stop), "said": stop.said[-200:]} for stop in stops]}), flush=True)
+        line = {"signal": asked.signal, "seed": seed, "sent": sent, "wrong": wrong, "seconds": time.time() - began}
+        short = [{**asdict(stop), "said": [said[-200:] for said in stop.said]} for stop in stops]
+        print(json.dumps({**line, "stops": short}), flush=True)
         if not wrong:
             shutil.rmtree(mine)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
