@@ -34,10 +34,10 @@ def _free_address():
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def _start(base, name, *, processes, devices):
+def _start(base, name, *changes, processes, devices):
     """Starts the processes of a run that writes into base/name."""
     flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
-    command = ("demo", *SIZE, f"--data_dir={base / 'data'}")
+    command = ("demo", *SIZE, *changes, f"--data_dir={base / 'data'}")
     if processes == 1:
         return [start(*command, f"--workdir={base / name}", XLA_FLAGS=flags)]
     address = f"--coordinator={_free_address()}"
@@ -128,6 +128,17 @@ def test_stopped_by_one_and_killed_one_the_same_commands_end_as_if_undisturbed(b
     assert measured == two[0]
     for stage, params in trained.items():
         np.testing.assert_array_equal(params, two[1][stage])
+
+
+@pytest.mark.exhaustive
+def test_a_run_of_two_that_diverges_says_so_once_and_both_end(base):
+    processes = _start(base, "diverging", "--learning_rate=1000", "--weight_decay=1", processes=2, devices=1)
+    first, second = (finish(process) for process in processes)
+    assert [first.returncode, second.returncode] == [1, 1], first.stderr + second.stderr
+    assert "diverged at update" in first.stdout
+    assert "Traceback" not in first.stderr + second.stderr
+    assert "failed" in first.stderr
+    assert "failed" not in second.stderr
 
 
 _PLAY = """
