@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from simsiam_jax.records.experiment import HEADLINES, Experiment
-from simsiam_jax.records.results import read_log
+from simsiam_jax.records.results import read_log, read_stage_result
 from simsiam_jax.report.collapse import RANK_EXPLAINED, SPREAD_EXPLAINED
 from simsiam_jax.report.style import MUTED, Picture, arm_colour, arm_marker, shorten, styled
 
@@ -54,7 +54,7 @@ def read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[list
       stage: The stage, one of `STAGES`.
 
     Returns:
-      The logs of every arm in order, and a note for each log with unreadable lines.
+      The logs of every arm in order, and a note for each log that is not whole.
     """
     arms, notes = [], []
     for arm in experiment.arms:
@@ -64,11 +64,23 @@ def read_curves(workdir: Path, experiment: Experiment, stage: str) -> tuple[list
             records, unreadable = read_log(folder / stage / "metrics.jsonl")
             if number.isdigit() and records:
                 seeds[int(number)] = records
-            if unreadable:
-                lines = "1 unreadable line" if unreadable == 1 else f"{unreadable} unreadable lines"
-                notes.append(f"{arm.name}/{folder.name}/{stage}/metrics.jsonl: {lines} left out")
+            if fault := _log_fault(folder / stage, records, unreadable):
+                notes.append(f"{arm.name}/{folder.name}/{stage}/metrics.jsonl: {fault}")
         arms.append(Curves(arm.title, arm.position, dict(sorted(seeds.items()))))
     return arms, notes
+
+
+def _log_fault(folder: Path, records: Sequence[Mapping[str, Any]], unreadable: int) -> str:
+    """What the log of a stage lacks; empty where nothing is missed, as in a stage that has not ended."""
+    if unreadable:
+        return f"{'1 unreadable line' if unreadable == 1 else f'{unreadable} unreadable lines'} left out"
+    result = read_stage_result(folder)
+    if result is None:
+        return ""
+    if not records:
+        return "there is none, or an empty one; the curves leave this seed out"
+    updates = result.metrics.get("train", {}).get("updates")
+    return "" if updates in (None, records[-1].get("update")) else "it ends before the training did"
 
 
 def curve_pictures(

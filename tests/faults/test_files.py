@@ -75,7 +75,7 @@ TABLE = {
     ("recorded", "results.jsonl"): [{REFUSED}, {ABSENT}, {ABSENT}, {REFUSED, UNHARMED}],
     ("config", f"{STAGE}finetune/config.json"): [{REFUSED}] * 3 + [{REFUSED, UNHARMED}],
     ("thresholds", f"{STAGE}finetune/thresholds.json"): [{REFUSED}] * 3 + [{REFUSED, UNHARMED}],
-    ("curves", f"{STAGE}pretrain/metrics.jsonl"): [{LEFT_OUT}, {ABSENT}, {ABSENT}, {LEFT_OUT, UNHARMED}],
+    ("curves", f"{STAGE}pretrain/metrics.jsonl"): [{LEFT_OUT}] * 3 + [{LEFT_OUT, UNHARMED}],
     ("counts", f"{STAGE}finetune/confusion.json"): [{LEFT_OUT}] * 2 + [{ABSENT}] + [{LEFT_OUT, UNHARMED}],
     ("samples", "samples.npz"): [{LEFT_OUT}] * 2 + [{ABSENT}] + [{LEFT_OUT, UNHARMED}],
     ("mistakes", f"{STAGE}finetune/mistakes.npz"): [{LEFT_OUT}] * 2 + [{ABSENT}] + [{LEFT_OUT, UNHARMED}],
@@ -86,6 +86,7 @@ TABLE = {
 CONFIG = recipe_config("paper", dataset="digits", image_size=16)
 EVALUATIONS = ("knn", "linear", "finetune")
 RESULTS = [make_result(0, arm, eval=stage) for arm in ("none", "in_domain") for stage in EVALUATIONS]
+RESULTS.append(make_result(0, "in_domain", eval="pretrain", split="train"))
 
 
 @pytest.fixture(scope="module")

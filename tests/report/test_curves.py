@@ -15,7 +15,7 @@ from simsiam_jax.report.curves import (
     spread_curves,
 )
 from simsiam_jax.report.style import THEME
-from tests.support.made_up import make_arm, make_experiment, write_log
+from tests.support.made_up import make_arm, make_experiment, make_result, write_log, write_results
 
 
 def test_curves_average_the_seeds_of_an_epoch_and_count_a_repeated_epoch_once():
@@ -101,6 +101,28 @@ def test_logs_are_read_with_their_arms_position_and_bad_lines_are_noted(tmp_path
     assert read_curves(tmp_path, experiment, "pretrain")[1] == [
         "own/seed-0/pretrain/metrics.jsonl: 1 unreadable line left out"
     ]
+
+
+def test_a_finished_stage_whose_log_was_cut_emptied_or_deleted_is_noted(tmp_path):
+    result = dataclasses.replace(make_result(0, "own", eval="pretrain", split="train"), metrics={"updates": 9.0})
+    write_results(tmp_path, [result])
+    experiment, folder = make_experiment(("own",)), tmp_path / "own" / "seed-0" / "pretrain"
+
+    def noted():
+        return [
+            note.removeprefix("own/seed-0/pretrain/metrics.jsonl: ")
+            for note in read_curves(tmp_path, experiment, "pretrain")[1]
+        ]
+
+    nothing = ["there is none, or an empty one; the curves leave this seed out"]
+    assert noted() == nothing
+    write_log(folder, [{"epoch": 1, "update": 3}, {"epoch": 2, "update": 6}, {"epoch": 3, "update": 9}])
+    assert noted() == []
+    log = folder / "metrics.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+    assert noted() == ["it ends before the training did"]
+    log.write_bytes(b"")
+    assert noted() == nothing
 
 
 def test_the_rank_is_shown_from_the_untrained_network_on():
