@@ -20,12 +20,12 @@ from jaxtyping import Int
 from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.flops import flops_per_sample
 from experiments.benchmark.ours import CompiledNetwork, lax_form, pretraining_update
-from experiments.benchmark.workload import CLASSES, NEIGHBOURS, Workload
+from experiments.benchmark.workload import CLASSES, Workload
 from simsiam_jax.data.cache import ImageSplit
 from simsiam_jax.data.feed import Batch, gather, in_batches
 from simsiam_jax.data.views import two_views
 from simsiam_jax.eval.features import backbone_variables
-from simsiam_jax.eval.knn import knn_outputs
+from simsiam_jax.eval.knn import MOST_NEIGHBOURS, knn_outputs
 from simsiam_jax.losses import simsiam_loss
 from simsiam_jax.models import train_on_batches
 from simsiam_jax.records.environment import device_name
@@ -314,7 +314,7 @@ def _evaluation(workload: Workload, network: CompiledNetwork) -> dict[str, Lane]
                 split.labels,
                 features[:queries],
                 num_classes=CLASSES,
-                k=evaluation.knn_k or NEIGHBOURS,
+                k=evaluation.knn_k or MOST_NEIGHBOURS,
                 temperature=evaluation.knn_temperature,
             )
 

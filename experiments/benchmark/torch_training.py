@@ -22,7 +22,8 @@ from experiments.benchmark.contest import Entry, Lane, Numbers, resident_peak
 from experiments.benchmark.torch_augment import Augment
 from experiments.benchmark.torch_loader import Loader
 from experiments.benchmark.torch_models import SimSiam
-from experiments.benchmark.workload import CLASSES, NEIGHBOURS, Workload
+from experiments.benchmark.workload import CLASSES, Workload
+from simsiam_jax.eval.knn import MOST_NEIGHBOURS
 from simsiam_jax.settings.schema import Config, OptimizerConfig
 
 EVALUATION_BATCH, QUERIES_PER_CALL = 256, 512
@@ -210,7 +211,7 @@ def _evaluation(side: Side) -> Stage:
     labels = torch.from_numpy(side.workload.draw()[1]).to(side.device).long()
     backbone = side.compiled(side.network.backbone)
     side.network.eval()
-    k = min(evaluation.knn_k or NEIGHBOURS, len(images))
+    k = min(evaluation.knn_k or MOST_NEIGHBOURS, len(images))
 
     def run(calls: int) -> None:
         for _ in range(calls):

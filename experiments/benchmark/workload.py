@@ -11,8 +11,6 @@ from simsiam_jax.settings.schema import Config
 
 STAGES = ("augment", "forward", "step", "epoch", "eval")
 CLASSES = 10
-# Neighbours that vote in kNN where the settings leave it to the labels: what all labels of a large data set give.
-NEIGHBOURS = 200
 
 # The usual number of micro-batches that a stage goes round, and of images of an epoch or an evaluation. On an
 # accelerator the latter is the number of CIFAR-10's training images.

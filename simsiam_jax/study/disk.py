@@ -1,7 +1,7 @@
 """How much of a disk a study takes, and which checkpoints stay when a unit has ended."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,30 +44,34 @@ def disk_line(study: Study, units: Iterable[Unit]) -> str:
 
 def bytes_needed(study: Study, units: list[Unit]) -> float:
     """What units take about, in bytes: the checkpoints that stay, those of one unit while it trains, and the rest."""
-    sizes: dict[int, Mapping[str, int]] = {}
+    sizes: dict[tuple[int, str], int] = {}
     kept, training = 0.0, 0.0
     for unit in units:
-        if id(unit.network) not in sizes:
-            sizes[id(unit.network)] = checkpoint_bytes(unit.network)
-        stages = checkpoints_of(unit, sizes[id(unit.network)])
-        kept += _KEPT[study.keep] * sum(stages)
-        training = max(training, _WHILE_TRAINING * sum(stages))
+        checkpoints = 0
+        for stage, count in checkpoints_of(unit).items():
+            key = id(unit.network), stage
+            if count and key not in sizes:
+                sizes[key] = checkpoint_bytes(unit.network, stage)
+            checkpoints += count * sizes.get(key, 0)
+        kept += _KEPT[study.keep] * checkpoints
+        training = max(training, _WHILE_TRAINING * checkpoints)
     return kept + training + len(units) * _UNIT + _REPORT
 
 
-def checkpoints_of(unit: Unit, sizes: Mapping[str, int]) -> list[int]:
-    """The bytes of one checkpoint of each stage, or draw of labels, that trains."""
+def checkpoints_of(unit: Unit) -> dict[str, int]:
+    """How often each stage of a unit trains: pretraining at most once, fine-tuning once a draw of labels."""
     pretrains = unit.arm.pretrain != "none" and unit.arm.shares is None
     draws = unit.config.label_draws("finetune") if "finetune" in unit.study.evaluations else 0
-    return [sizes["pretrain"]] * pretrains + [sizes["finetune"]] * draws
+    return {"pretrain": int(pretrains), "finetune": draws}
 
 
-def checkpoint_bytes(network: CompiledNetwork) -> dict[str, int]:
-    """The bytes of one checkpoint of pretraining and of fine-tuning: shapes are found, and nothing is computed."""
-    pretrain = jax.eval_shape(lambda: network.pretrain_state(0))
-    finetune = jax.eval_shape(lambda: network.finetune_state(0, None))
+def checkpoint_bytes(network: CompiledNetwork, stage: str) -> int:
+    """The bytes of one checkpoint of pretraining or of fine-tuning: shapes are found, and nothing is computed."""
+    if stage == "pretrain":
+        return _bytes(jax.eval_shape(lambda: network.pretrain_state(0)))
+    state = jax.eval_shape(lambda: network.finetune_state(0, None))
     # Fine-tuning keeps its best variables, too.
-    return {"pretrain": _bytes(pretrain), "finetune": _bytes(finetune) + _bytes(finetune.variables)}
+    return _bytes(state) + _bytes(state.variables)
 
 
 def tidy(unit: Unit) -> None:

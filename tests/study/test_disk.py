@@ -95,17 +95,16 @@ class Small(Network):
 
 def test_a_checkpoint_holds_weights_and_moments_and_that_of_fine_tuning_the_best_weights_too():
     weights = 100 * 50 * 4
-    found = checkpoint_bytes(Small())
+    pretrain, finetune = (checkpoint_bytes(Small(), stage) for stage in ("pretrain", "finetune"))
     # Adam has two moments of each weight; beside them are a few counts.
-    assert found["pretrain"] == pytest.approx(3 * weights, abs=100)
-    assert found["finetune"] == found["pretrain"] + weights
+    assert pretrain == pytest.approx(3 * weights, abs=100)
+    assert finetune == pretrain + weights
 
 
 def test_a_run_that_does_not_fit_is_warned_of_and_says_what_it_takes(tmp_path, monkeypatch, caplog):
     unit = unit_keeping(tmp_path, "last")
-    monkeypatch.setattr(
-        "simsiam_jax.study.disk.checkpoint_bytes", lambda network: {"pretrain": 10**9, "finetune": 10**8}
-    )
+    sizes = {"pretrain": 10**9, "finetune": 10**8}
+    monkeypatch.setattr("simsiam_jax.study.disk.checkpoint_bytes", lambda network, stage: sizes[stage])
     draws = unit.config.label_draws("finetune")
     one = 1e9 + draws * 1e8
     # One checkpoint of each stage stays, three are there while a unit trains, and a little beside them.
