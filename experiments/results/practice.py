@@ -24,8 +24,8 @@ def demo_section(runs: Sequence[Recorded]) -> list[str]:
         "",
         "Each line is a whole run of `make demo` with seeds of its own; its settings were chosen on validation images, "
         "with seeds from 100 on. The answer is that of the primary comparison: the linear probe on test images, digits "
-        "pretraining against none. The machine was busy with other work, so minutes say little, and the budget was "
-        "raised.",
+        "pretraining against none. The first run had two cores for itself; beside the others much else ran, so their "
+        "minutes say little, and their budget was raised.",
         "",
         "| command | answer | difference in points (95 %) | seeds | minutes |",
         "|---|---|---:|---:|---:|",
