@@ -1,9 +1,10 @@
 """The claims of the paper and of SimSiam, and what the recorded runs say to each."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments.results.recorded import Recorded, interval_text
+from experiments.results.recorded import Difference, Recorded, interval_text
 
 STAGES = {"finetune": "fine-tuned", "linear": "linear probe", "knn": "kNN"}
 ANSWERS = {
@@ -45,6 +46,7 @@ DECIDED = {
     "too_small": "**no**, too small to matter (decided by the run's plan)",
     "undecided": "undecided by the run's plan",
 }
+TURNED = {"helped": "hurt", "hurt": "helped"}
 CLAIMS = (
     Claim("`make demo`: own images beat no pretraining", "demo-small", "digits", "in_domain", "none", "linear"),
     *(
@@ -91,21 +93,33 @@ CLAIMS = (
 def answer(claim: Claim, run: Recorded) -> tuple[str, str, str]:
     """The answer to a claim in words, the difference with its 95 % interval, and the number of seeds.
 
-    The plan of a run answers its primary comparison. Where a run has none, a claim is answered where Student's plain
-    interval of the difference leaves out zero.
+    The plan of a run answers what it declared: its primary comparison, and those of further arms with the first one of
+    their group. Anything else is answered where Student's plain interval of the difference leaves out zero.
 
     Args:
       claim: The claim.
       run: The recorded run that it is held against.
     """
-    plan = run.experiment.plan
-    if plan is not None and claim.arm in plan.primary and claim.stage == plan.evaluation:
-        decision = run.table.decisions[claim.arm]
-        return DECIDED[decision.outcome], interval_text(run.planned(claim.arm)), str(decision.n)
+    plan, first = run.experiment.plan, run.first_of_group(claim.arm)
+    # The plan compares with the first arm: that SimSiam is better than without a part is that the arm without it hurt.
+    turned = claim.arm == first
+    arm, reference = (claim.reference, claim.arm) if turned else (claim.arm, claim.reference)
+    decision = run.table.decisions.get(arm)
+    if plan and decision and (claim.stage, reference) == (plan.evaluation, first):
+        outcome, difference = decision.outcome, run.planned(arm)
+        if turned:
+            outcome, difference = TURNED.get(outcome, outcome), turn(difference)
+        return DECIDED[outcome], interval_text(difference), str(decision.n)
     difference = run.difference(claim.arm, claim.reference, claim.stage)
     if difference is None:
         return "not run" if run.arm(claim.arm).absent else "not measured", "", ""
     return ANSWERS[difference.sign], interval_text(difference), str(difference.n)
+
+
+def turn(difference: Difference) -> Difference:
+    """The difference the other way round."""
+    low, high = (None if end is None else -end for end in (difference.high, difference.low))
+    return dataclasses.replace(difference, mean=-difference.mean, low=low, high=high)
 
 
 def short_table(runs: Mapping[str, Recorded]) -> list[str]:

@@ -76,6 +76,10 @@ class Recorded:
         """The record of the arm with this name."""
         return next(arm for arm in self.experiment.arms if arm.name == name)
 
+    def first_of_group(self, name: str) -> str:
+        """The name of the arm that the arm with this name is compared with; its own for the first one of a group."""
+        return next(arms[0].name for arms in self.experiment.groups.values() if self.arm(name) in arms)
+
     def difference(self, arm: str, reference: str, stage: str) -> Difference | None:
         """The paired difference of two arms on test images, in points; None where one of them was not measured.
 

@@ -1,14 +1,15 @@
 """The README of the recorded results, and the table of claims in the main one, say what the result files say."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 
 from experiments.results.__main__ import BEGIN, END, between_markers, generated
-from experiments.results.claims import CLAIMS, DECIDED, answer
+from experiments.results.claims import CLAIMS, DECIDED, Claim, answer
 from experiments.results.page import read_runs, text
-from experiments.results.recorded import RESULTS
+from experiments.results.recorded import RESULTS, Difference, Recorded, interval_text
 from simsiam_jax.errors import InputError
 
 
@@ -66,6 +67,19 @@ def test_an_answer_agrees_with_what_the_report_says_of_the_interval(runs):
             else:
                 side = words.split(" (")[1].rstrip(")")
                 assert said == [("descriptive", f"descriptive, the {side}")]
+
+
+def test_an_answer_is_turned_where_the_claim_is_that_the_first_arm_is_better(runs):
+    """Where own images hurt by the plan, no pretraining is better."""
+    run = runs["demo-small"]
+    decision = dataclasses.replace(run.table.decisions["in_domain"], outcome="hurt")
+    table = dataclasses.replace(run.table, decisions={"in_domain": decision})
+    turned = Recorded(run.folder, run.experiment, run.results)
+    vars(turned)["table"] = table
+    words, difference, seeds = answer(Claim("", run.name, "", "none", "in_domain", "linear"), turned)
+    planned = run.planned("in_domain")
+    assert (words, seeds) == (DECIDED["helped"], str(decision.n))
+    assert difference == interval_text(Difference(-planned.mean, planned.n, None, -planned.high, -planned.low))
 
 
 def test_lines_stand_between_the_markers_and_nowhere_else():
