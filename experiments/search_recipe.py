@@ -31,6 +31,11 @@ def candidate(label: str, **changes: object) -> Arm:
     return Arm("in_domain", label, settings={**PLAIN, **changes})
 
 
+def of_paper(label: str, **changes: object) -> Arm:
+    """An arm that pretrains with `PAPER` but for some settings."""
+    return Arm("in_domain", label, settings={**PAPER, **changes})
+
+
 ARMS = {
     "none": Arm("none", "no pretraining"),
     "paper": Arm("in_domain", "paper: affine norm, 512/128, Adam 1e-3", settings=PAPER),
@@ -62,6 +67,12 @@ ARMS = {
     "practice-views-4": candidate(
         "practice, mean of 3 views as target, half the updates", **PRACTICE, target_views=4, epochs=1, min_updates=750
     ),
+    # What of `paper` narrows EfficientNet-B0 (--backbone=efficientnet_b0), one flag at a time.
+    "paper-plain": of_paper("paper, plain norm on z", projector_output_norm="plain"),
+    "paper-5e-4": of_paper("paper, Adam 5e-4", learning_rate=5e-4),
+    "paper-batch-64": of_paper("paper, batches of 64", micro_batch_size=64),
+    "paper-predictor-10": of_paper("paper, predictor's rate × 10", **FAST),
+    "paper-drop-path": of_paper("paper, stochastic depth 0.2", drop_path=0.2),
     # For --backbone=vit_s and pit_ti: MoCo v3's way.
     "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", **PRACTICE, **ADAMW),
     "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", **PRACTICE, **ADAMW, **SLOW),

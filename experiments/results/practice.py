@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from experiments.results.recorded import NOTHING, Recorded, escape_markdown, interval_text, score_text
-from simsiam_jax.report.collapse import ranks
+from simsiam_jax.report.collapse import ranks, spreads
 from simsiam_jax.report.seeds import paired_difference
 from simsiam_jax.report.words import OUTCOMES
 
@@ -52,7 +52,8 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
         "The search behind the recipe `practice`. Every number is of *validation* images, with seeds from 100 on; "
         "test images were not read. The probe learns from few labels and is a mean over 20 draws of them. A candidate "
         "is judged by its worst seed too. Rank is the effective rank of the features, and beside it how many times "
-        "that of the recipe `paper` on the same seeds. Candidates that fell behind on their first seed got no second "
+        "that of the recipe `paper` on the same seeds. The spread of z is 1 where different images fill the sphere "
+        "and 0 where all are one point. Candidates that fell behind on their first seed got no second "
         "one, and time allowed one of `practice` on solar cells, where its probe lies below that of no pretraining; "
         "`python -m experiments.search_recipe --dataset=NAME` runs all of them.",
         "",
@@ -76,9 +77,10 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
 
 def _candidates(run: Recorded) -> list[str]:
     lines = [
-        "| candidate | seeds | linear probe | worst seed | Δ to none (95 %) | rank | of `paper`'s |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| candidate | seeds | linear probe | worst seed | Δ to none (95 %) | rank | of `paper`'s | spread of z |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    spread = {found.arm.name: f"{found.mean:.2f}" for found in spreads(run.results, run.experiment)}
     measured = {found.arm.name: found for found in ranks(run.results, run.experiment)}
     none = run.scores["none"][_KEY].by_seed
     for arm in run.experiment.arms:
@@ -96,5 +98,5 @@ def _candidates(run: Recorded) -> list[str]:
             rank = f"{statistics.fmean(measured['paper'].untrained.values()):.1f}"
         cells = [escape_markdown(arm.words), str(len(score.by_seed)), score_text(score)]
         cells += [f"{min(score.by_seed.values()):.2f}", interval_text(difference) if difference else NOTHING]
-        lines.append(f"| {' | '.join([*cells, rank, share])} |")
+        lines.append(f"| {' | '.join([*cells, rank, share, spread.get(arm.name, NOTHING)])} |")
     return lines
