@@ -89,6 +89,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             initialization_timeout=_TO_JOIN + 60,
             heartbeat_timeout_seconds=_SILENCE_OF_JAX,
         )
+        # The processes' devices meet here: what is wrong with a machine is known before anything is done.
+        jax.devices()
     except ValueError as fault:
         if place is not None:
             raise
@@ -98,7 +100,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         ) from None
     except RuntimeError as fault:
         reason = str(fault).splitlines()[0][:200]
-        raise InputError(f"--coordinator={coordinator}: the processes do not come together ({reason})") from None
+        raise InputError(
+            f"--coordinator={coordinator}: the processes do not come together ({reason}){_nameless()}"
+        ) from None
     finally:
         late.cancel()
     # jax has no public name for its store; Orbax uses it by this one, too.
@@ -107,6 +111,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     state = distributed.global_state
     _Run.client, _Run.count, _Run.process = state.client, int(state.num_processes), int(state.process_id)
     threading.Thread(target=_watch_others if leads() else _watch_leader, name="hosts", daemon=True).start()
+
+
+def _nameless() -> str:
+    """What to do where this machine's name has no address, by which the others would send it data; else empty."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        return f"; this machine's name, {name}, has no address: give it one in /etc/hosts"
+    return ""
 
 
 def _place(coordinator: str | None, processes: int | None, process: int | None) -> tuple[str, int] | None:

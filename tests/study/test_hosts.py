@@ -233,3 +233,13 @@ def test_alone_a_process_leads_and_tells_nobody():
         assert hosts.agreed(lambda: 5) == 5
     with pytest.raises(ValueError, match="as it is"), hosts.ending_together(), hosts.together():
         raise ValueError("as it is")
+
+
+def test_a_machine_whose_name_has_no_address_is_told_so(monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("gloo: rv == 0. -2 vs 0")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(socket, "gethostname", lambda: "no-such-name.invalid")
+    with pytest.raises(InputError, match=r"^--coordinator=127\.0\.0\.1:9: .*no-such-name\.invalid, has no address"):
+        hosts.join("127.0.0.1:9", 2, 0)
