@@ -36,12 +36,14 @@ class Chapter:
       heading: Heading of the chapter.
       note: What a reader should know beside the numbers.
       picture: Name of a figure in the run's folder, with its alternative text; None for no picture.
+      paper: Whether the paper's numbers stand beside these: its data set is the same.
     """
 
     run: str
     heading: str
     note: str = ""
     picture: tuple[str, str] | None = None
+    paper: bool = False
 
 
 CHAPTERS = (
@@ -135,7 +137,7 @@ def text(runs: Mapping[str, Recorded]) -> str:
 def _chapter(chapter: Chapter, run: Recorded) -> list[str]:
     table = run.table
     lines = [f"## {chapter.heading}", "", f"*{escape_markdown(run.experiment.question)}*", "", *_facts(run), ""]
-    lines += _table(run)
+    lines += _table(run, paper=chapter.paper)
     said = [*table.findings]
     said += [
         found.sentence for stage in ("linear", "finetune") if (found := efficiency(run.results, run.experiment, stage))
@@ -164,17 +166,20 @@ def _facts(run: Recorded) -> list[str]:
     ]
 
 
-def _table(run: Recorded) -> list[str]:
+def _table(run: Recorded, *, paper: bool) -> list[str]:
     columns = run.table.compared
     names = [STAGE_WORDS[key[0]].heading for key in columns]
-    lines = [f"| pretraining | {' | '.join([*names, *(f'Δ {name}' for name in names)])} |"]
-    lines.append("|---" + "|---:" * (2 * len(columns)) + "|")
+    more = ["fine-tune in the paper"] if paper else []
+    lines = [f"| pretraining | {' | '.join([*names, *(f'Δ {name}' for name in names), *more])} |"]
+    lines.append("|---" + "|---:" * (2 * len(columns) + len(more)) + "|")
     for row in run.table.rows:
         cells = [escape_markdown(row.label)]
         for key in columns:
             score = row.scores.get(key)
             cells.append(score_text(score) if score else NOT_RUN if row.arm.absent else NOTHING)
         cells += [_difference_text(row.differences.get(key)) for key in columns]
+        if paper:
+            cells.append(f"{row.arm.published['test']:.2f}" if "test" in row.arm.published else NOTHING)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
