@@ -143,6 +143,11 @@ class Stop:
     said: tuple[str, ...]
     place: str
 
+    @property
+    def done(self) -> bool:
+        """Whether the study had ended before the signal came; a process that only follows may still be there."""
+        return self.codes[0] == 0
+
 
 def run(
     folder: Path,
@@ -197,8 +202,8 @@ def said_of(folder: Path) -> str:
 
 def complaint(stop: Stop, number: signal.Signals) -> str:
     """What is wrong with how the processes ended after a signal; empty where nothing is."""
-    if not any(stop.codes):
-        return ""  # it was done before
+    if stop.done:
+        return ""
     # A run that is stopped ends as one; of a kill the others learn by silence.
     killed = number == signal.SIGKILL
     wanted = [CODES[number] if each == stop.to or not killed else 1 for each in range(len(stop.codes))]
@@ -216,7 +221,7 @@ def complaint(stop: Stop, number: signal.Signals) -> str:
 def undisturbed(folder: Path, processes: int = 1) -> tuple[int, Outcome]:
     """Runs the study to its end: the number of paths that it makes, and what it leaves."""
     done = run(folder, processes=processes)
-    assert not any(done.codes), done.said
+    assert done.done, done.said
     return done.after, outcome(folder)
 
 
@@ -244,7 +249,7 @@ def trial(
         pause = float(draw.uniform(0, 0.3))
         stop = run(folder, number, after, pause, processes=processes, to=int(draw.integers(processes)))
         left -= stop.after  # a run that goes on makes the rest
-        if not any(stop.codes):  # it was done before the signal came
+        if stop.done:
             break
         found.append(stop)
         if wrong := complaint(stop, number):
