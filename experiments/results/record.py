@@ -1,0 +1,88 @@
+"""Records a run in this folder: what was asked, every number, and the report in Markdown.
+
+The path of a folder of images becomes the folder's name: it is a path of one machine.
+
+Command: python -m experiments.results.record WORKDIR NAME      (then python -m experiments.results)
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.results.recorded import RESULTS
+from simsiam_jax.cli.flags import value
+from simsiam_jax.cli.guard import run
+from simsiam_jax.errors import require
+from simsiam_jax.files import unsealed, write_sealed, write_sealed_lines, write_whole
+from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
+from simsiam_jax.records.results import RESULTS_FILE, read_results
+from simsiam_jax.terminal import say
+
+REPORT = "report.md"
+_FOLDER = "folder:/"
+
+
+def record(workdir: Path, name: str, *figures: str, root: Path = RESULTS) -> Path:
+    """Copies what a run's numbers can be read from, without paths of this machine.
+
+    Args:
+      workdir: The run's folder, with its report.
+      name: Name of the new folder.
+      *figures: Names of figures of the report that a README shows.
+      root: Folder that the new one is made in.
+
+    Returns:
+      The new folder.
+
+    Raises:
+      InputError: If the run has no report, or one of its files is damaged.
+    """
+    workdir, folder = Path(workdir), root / name
+    # They say what is damaged, if anything is.
+    read_experiment(workdir)
+    read_results(workdir)
+    report = workdir / "report"
+    for needed in (REPORT, *figures):
+        require((report / needed).exists(), f"{report / needed} is missing: run simsiam report {workdir}")
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = unsealed(json.loads((workdir / EXPERIMENT_FILE).read_bytes()))
+    lines = [unsealed(json.loads(line)) for line in (workdir / RESULTS_FILE).read_bytes().splitlines()]
+    write_sealed(folder / EXPERIMENT_FILE, without_paths(asked))
+    write_sealed_lines(folder / RESULTS_FILE, map(without_paths, lines))
+    words = (report / REPORT).read_text()
+    for each in _texts([asked, lines]):
+        words = words.replace(each, without_paths(each))
+    write_whole(folder / REPORT, words.encode())
+    for figure in figures:
+        write_whole(folder / figure, (report / figure).read_bytes())
+    return folder
+
+
+def without_paths(values: Any) -> Any:
+    """Plain values in which `folder:/any/where/photos` is `folder:photos`."""
+    if isinstance(values, dict):
+        return {name: without_paths(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [without_paths(value) for value in values]
+    if isinstance(values, str) and values.startswith(_FOLDER):
+        return f"folder:{Path(values.removeprefix('folder:')).name}"
+    return values
+
+
+def _texts(values: Any) -> set[str]:
+    """Every text of plain values that `without_paths` changes."""
+    if isinstance(values, dict | list):
+        return set().union(*map(_texts, values.values() if isinstance(values, dict) else values))
+    return {values} if without_paths(values) != values else set()
+
+
+def main(workdir: str, name: str) -> None:
+    """Records the run that the command line names."""
+    say(f"recorded  {record(Path(workdir), name, *value('figures'))}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("figures", [], "Figures of the report that a README shows, such as spread.png.")
+    run(main, words=("WORKDIR", "NAME"))

@@ -1,0 +1,49 @@
+"""A recorded run says what the run says, and nothing of the machine's folders."""
+
+import dataclasses
+
+import pytest
+
+from experiments.results.record import record
+from simsiam_jax.errors import InputError
+from simsiam_jax.records.experiment import read_experiment
+from simsiam_jax.records.results import gather_results, read_results
+from simsiam_jax.report.page import write_report
+from tests.support.made_up import make_experiment, make_result, write_results
+
+HERE, NAMED = "folder:/home/someone/my photos", "folder:my photos"
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run on a folder of images, with its report."""
+    made_on = [make_result(0, arm, pretrain=pretrain) for arm, pretrain in (("none", "none"), ("own", HERE))]
+    make_experiment(("none", "own"), dataset=HERE).write(tmp_path / "run")
+    write_results(tmp_path / "run", made_on)
+    gather_results(tmp_path / "run")
+    write_report(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_recorded_run_has_all_numbers_and_no_path(workdir, tmp_path):
+    folder = record(workdir, "mine", "accuracy.png", root=tmp_path / "results")
+    assert {path.name for path in folder.iterdir()} == {
+        "experiment.json",
+        "results.jsonl",
+        "report.md",
+        "accuracy.png",
+    }
+    assert read_experiment(folder) == dataclasses.replace(read_experiment(workdir), dataset=NAMED)
+    assert [
+        dataclasses.replace(each, pretrain=each.pretrain.replace(NAMED, HERE)) for each in read_results(folder)
+    ] == (read_results(workdir))
+    assert {each.pretrain for each in read_results(folder)} == {"none", NAMED}
+    for name in ("experiment.json", "results.jsonl", "report.md"):
+        assert "/home" not in (folder / name).read_text()
+    assert "/home" in (workdir / "results.jsonl").read_text()
+
+
+def test_a_run_without_a_report_is_refused(workdir, tmp_path):
+    (workdir / "report" / "report.md").unlink()
+    with pytest.raises(InputError, match=r"report\.md is missing: run simsiam report "):
+        record(workdir, "mine", root=tmp_path / "results")
