@@ -123,7 +123,7 @@ def turn(difference: Difference) -> Difference:
 
 
 def short_table(runs: Mapping[str, Recorded]) -> list[str]:
-    """The claims as a Markdown table for the main README.
+    """The claims that were measured, as a Markdown table for the main README.
 
     Args:
       runs: Recorded runs by the names of their folders.
@@ -135,7 +135,9 @@ def short_table(runs: Mapping[str, Recorded]) -> list[str]:
     for claim in CLAIMS:
         run = runs[claim.run]
         words, difference, seeds = answer(claim, run)
-        draws = f"{seeds} × {run.draws(claim.arm, claim.stage)}" if seeds else ""
+        if not seeds:
+            continue
+        draws = f"{seeds} × {run.draws(claim.arm, claim.stage)}"
         cost = f"{run.minutes:.0f} min"
         lines.append(
             f"| {claim.words} | {claim.on} | {STAGES[claim.stage]} | {words} | {difference} | {draws} | {cost} |"
