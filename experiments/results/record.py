@@ -14,6 +14,7 @@ from absl import flags
 from experiments.results.recorded import RESULTS
 from simsiam_jax.cli.flags import value
 from simsiam_jax.cli.guard import run
+from simsiam_jax.data.datasets import FOLDER
 from simsiam_jax.errors import require
 from simsiam_jax.files import unsealed, write_sealed, write_sealed_lines, write_whole
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
@@ -21,7 +22,6 @@ from simsiam_jax.records.results import RESULTS_FILE, read_results
 from simsiam_jax.terminal import say
 
 REPORT = "report.md"
-_FOLDER = "folder:/"
 
 
 def record(workdir: Path, name: str, *figures: str, root: Path = RESULTS) -> Path:
@@ -66,8 +66,11 @@ def without_paths(values: Any) -> Any:
         return {name: without_paths(value) for name, value in values.items()}
     if isinstance(values, list):
         return [without_paths(value) for value in values]
-    if isinstance(values, str) and values.startswith(_FOLDER):
-        return f"folder:{Path(values.removeprefix('folder:')).name}"
+    if isinstance(values, str):
+        before, found, path = values.partition(f"{FOLDER}/")
+        # Weights and a data set are one text, too; a command line stays as it was typed.
+        if found and (not before or before.endswith("+")):
+            return f"{before}{FOLDER}{Path(path).name}"
     return values
 
 
