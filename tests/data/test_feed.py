@@ -1,7 +1,6 @@
 """The feeds: the same batches in the same order from either, read ahead but never by more than was asked for."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from simsiam_jax.errors import InputError
 from simsiam_jax.files import write_sealed
 from simsiam_jax.train.devices import Resident, rows_here, streamed
 from simsiam_jax.train.epochs import _calls_of_many
-from tests.support.launchers import PATIENCE
+from tests.support.launchers import PATIENCE, free_address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -255,9 +254,7 @@ np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=
 
 @pytest.mark.slow
 def test_two_hosts_read_half_the_images_each_and_train_as_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
 
     def start(process, processes):
         flags = f"--xla_force_host_platform_device_count={4 // processes} --xla_backend_optimization_level=0"

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import time
 from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
@@ -21,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from simsiam_jax.train.checkpoints import digest
-from tests.support.launchers import PATIENCE, json_lines, numbers
+from tests.support.launchers import PATIENCE, free_address, json_lines, numbers
 
 # A stopped process has to end within this time, by the promise of `simsiam_jax.stopping`.
 ENDED_WITHIN = 30.0
@@ -42,16 +41,19 @@ def start(folder: Path, *flags: str) -> BaseProcess:
     return process
 
 
+def folder_of(folder: Path, process: int) -> Path:
+    """The folder in which a process of a trial starts: the trial's own for the first one, which writes there."""
+    return folder / f"process-{process}" if process else folder
+
+
 def start_all(folder: Path, processes: int) -> list[BaseProcess]:
     """Starts the study in `folder` as a run of so many processes, of which the first one writes there."""
     if processes == 1:
         return [start(folder)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     return [
         start(
-            folder / f"process-{number}" if number else folder,
+            folder_of(folder, number),
             *(f"--data_dir={folder / 'data'}", f"--coordinator={address}"),
             *(f"--num_processes={processes}", f"--process_id={number}"),
         )
@@ -184,7 +186,7 @@ def run(
     finally:
         for each in started:
             each.kill()
-    said = tuple(said_of(folder / f"process-{each}" if each else folder) for each in range(processes))
+    said = tuple(said_of(folder_of(folder, each)) for each in range(processes))
     return Stop(len(seen), to, codes, time.time() - sent, sent - last, said, place)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from simsiam_jax import hosts
 from simsiam_jax.errors import InputError
-from tests.support.launchers import PATIENCE, ROOT, XLA_FLAGS, finish, json_lines, numbers, start
+from tests.support.launchers import PATIENCE, ROOT, XLA_FLAGS, finish, free_address, json_lines, numbers, start
 
 # Few updates at a small rate of SGD: each update multiplies what rounding makes of the order of a sum, and Adam divides
 # by what is near 0.
@@ -28,19 +28,13 @@ SIZE = (
 STAGE = ("in_domain", "seed-0", "pretrain")
 
 
-def _free_address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 def _start(base, name, *changes, processes, devices):
     """Starts the processes of a run that writes into base/name."""
     flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     command = ("demo", *SIZE, *changes, f"--data_dir={base / 'data'}")
     if processes == 1:
         return [start(*command, f"--workdir={base / name}", XLA_FLAGS=flags)]
-    address = f"--coordinator={_free_address()}"
+    address = f"--coordinator={free_address()}"
     return [
         start(
             *command,
@@ -170,7 +164,7 @@ with hosts.ending_together():
 
 
 def _play(play):
-    address = _free_address()
+    address = free_address()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", _PLAY, str(process), address, play],

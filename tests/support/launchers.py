@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -35,6 +36,13 @@ def start(module, *flags, **environment):
         )
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def free_address():
+    """An address of this machine that no process listens at, for the first of several processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def finish(process):
