@@ -12,6 +12,8 @@ Command: python -m experiments.search_recipe --dataset=digits
 Cost: digits about an hour on two CPU cores, the others about 10 minutes each.
 """
 
+from collections.abc import Mapping
+
 from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.records.experiment import Column, Layout
 from simsiam_jax.settings.recipes import PRESETS
@@ -21,24 +23,19 @@ from simsiam_jax.study.definition import Arm
 PAPER = {"projector_dim": 512, "predictor_dim": 128, "learning_rate": 1e-3}
 PLAIN = {"projector_output_norm": "plain", "projector_dim": 512, "predictor_dim": 128, "learning_rate": 5e-4}
 FAST = {"predictor_rate": 10.0}
-PRACTICE = {**FAST, "micro_batch_size": 64}
+PRACTICE = {**PLAIN, **FAST, "micro_batch_size": 64}
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
 SLOW = {"learning_rate": 1.5e-4, "warmup_epochs": 10.0}
 
 
-def candidate(label: str, **changes: object) -> Arm:
-    """An arm that pretrains with `PLAIN` but for some settings."""
-    return Arm("in_domain", label, settings={**PLAIN, **changes})
-
-
-def of_paper(label: str, **changes: object) -> Arm:
-    """An arm that pretrains with `PAPER` but for some settings."""
-    return Arm("in_domain", label, settings={**PAPER, **changes})
+def candidate(label: str, of: Mapping[str, object] = PLAIN, /, **changes: object) -> Arm:
+    """An arm that pretrains with the settings `of`, but for some."""
+    return Arm("in_domain", label, settings={**of, **changes})
 
 
 ARMS = {
     "none": Arm("none", "no pretraining"),
-    "paper": Arm("in_domain", "paper: affine norm, 512/128, Adam 1e-3", settings=PAPER),
+    "paper": candidate("paper: affine norm, 512/128, Adam 1e-3", PAPER),
     # What the head, the rate and the batch do.
     "plain": candidate("plain norm, 512/128, Adam 5e-4"),
     "rate-2e-4": candidate("the same at 2e-4", learning_rate=2e-4),
@@ -51,33 +48,29 @@ ARMS = {
     "predictor-10-1e-3": candidate("predictor's rate × 10, at 1e-3", **FAST, learning_rate=1e-3),
     "predictor-10-long": candidate("predictor's rate × 10, twice the updates", **FAST, min_updates=4440),
     # Larger batches and more updates with it, and other settings beside these.
-    "practice": candidate("practice: predictor's rate × 10, batches of 64", **PRACTICE),
-    "practice-long": candidate("practice, 2,160 updates", **PRACTICE, min_updates=2160),
-    "practice-head-2048": candidate("practice, head 2048/512", **PRACTICE, projector_dim=2048, predictor_dim=512),
-    "practice-warmup-10": candidate("practice, 10 epochs of warm-up", **PRACTICE, warmup_epochs=10.0),
-    "practice-adamw": candidate("practice, AdamW, decay 0.1", **PRACTICE, **ADAMW),
-    "practice-sgd": candidate(
-        "practice, SGD at 0.05, decay 5e-4", **PRACTICE, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4
-    ),
-    "practice-lars": candidate(
-        "practice, LARS at 0.5, decay 1e-6", **PRACTICE, optimizer="lars", learning_rate=0.5, weight_decay=1e-6
-    ),
-    "practice-crop-0.2": candidate("practice, crops from 0.2", **PRACTICE, crop_scale=(0.2, 1.0)),
-    "practice-jitter-half": candidate("practice, half the jitter", **PRACTICE, brightness=0.2, contrast=0.2),
+    "practice": candidate("practice: predictor's rate × 10, batches of 64", PRACTICE),
+    "practice-long": candidate("practice, 2,160 updates", PRACTICE, min_updates=2160),
+    "practice-head-2048": candidate("practice, head 2048/512", PRACTICE, projector_dim=2048, predictor_dim=512),
+    "practice-warmup-10": candidate("practice, 10 epochs of warm-up", PRACTICE, warmup_epochs=10.0),
+    "practice-adamw": candidate("practice, AdamW, decay 0.1", PRACTICE, **ADAMW),
+    "practice-sgd": candidate("practice, SGD 0.05", PRACTICE, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4),
+    "practice-lars": candidate("practice, LARS 0.5", PRACTICE, optimizer="lars", learning_rate=0.5, weight_decay=1e-6),
+    "practice-crop-0.2": candidate("practice, crops from 0.2", PRACTICE, crop_scale=(0.2, 1.0)),
+    "practice-jitter-half": candidate("practice, half the jitter", PRACTICE, brightness=0.2, contrast=0.2),
     "practice-views-4": candidate(
-        "practice, mean of 3 views as target, half the updates", **PRACTICE, target_views=4, epochs=1, min_updates=750
+        "practice, mean of 3 views as target, half the updates", PRACTICE, target_views=4, epochs=1, min_updates=750
     ),
     # What of `paper` narrows EfficientNet-B0 (--backbone=efficientnet_b0), one flag at a time.
-    "paper-plain": of_paper("paper, plain norm on z", projector_output_norm="plain"),
-    "paper-5e-4": of_paper("paper, Adam 5e-4", learning_rate=5e-4),
-    "paper-batch-64": of_paper("paper, batches of 64", micro_batch_size=64),
-    "paper-predictor-10": of_paper("paper, predictor's rate × 10", **FAST),
-    "paper-drop-path": of_paper("paper, stochastic depth 0.2", drop_path=0.2),
+    "paper-plain": candidate("paper, plain norm on z", PAPER, projector_output_norm="plain"),
+    "paper-5e-4": candidate("paper, Adam 5e-4", PAPER, learning_rate=5e-4),
+    "paper-batch-64": candidate("paper, batches of 64", PAPER, micro_batch_size=64),
+    "paper-predictor-10": candidate("paper, predictor's rate × 10", PAPER, **FAST),
+    "paper-drop-path": candidate("paper, stochastic depth 0.2", PAPER, drop_path=0.2),
     # For --backbone=vit_s and pit_ti: MoCo v3's way.
-    "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", **PRACTICE, **ADAMW),
-    "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", **PRACTICE, **ADAMW, **SLOW),
+    "adamw-5e-4": candidate("practice, AdamW 5e-4, decay 0.1", PRACTICE, **ADAMW),
+    "adamw-1.5e-4": candidate("practice, AdamW 1.5e-4, decay 0.1, warm-up", PRACTICE, **ADAMW, **SLOW),
     "adamw-frozen": candidate(
-        "the same, patch embedding frozen", **PRACTICE, **ADAMW, **SLOW, frozen_patch_embedding=True
+        "the same, patch embedding frozen", PRACTICE, **ADAMW, **SLOW, frozen_patch_embedding=True
     ),
 }
 # Digits: 60 epochs are 2,220 updates of 32 images; batches of 64 get 1,500 updates, as the recipe `practice` asks for.

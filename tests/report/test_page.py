@@ -333,6 +333,8 @@ def test_a_recorded_run_gives_the_same_report_as_its_stage_files(tmp_path):
     for folder in folders:
         folder.mkdir()
         full_run(folder, logs=False)
+        for path in folder.glob("*/seed-*/*/result.json"):
+            write_log(path.parent, [{"epoch": 1, "update": 540, "loss": 0.5}])
     gather_results(folders[1])
     for path in folders[1].glob("*/seed-*/*/result.json"):
         path.unlink()
