@@ -57,6 +57,7 @@ ARMS = {
     "practice-lars": candidate("practice, LARS 0.5", PRACTICE, optimizer="lars", learning_rate=0.5, weight_decay=1e-6),
     "practice-crop-0.2": candidate("practice, crops from 0.2", PRACTICE, crop_scale=(0.2, 1.0)),
     "practice-jitter-half": candidate("practice, half the jitter", PRACTICE, brightness=0.2, contrast=0.2),
+    "practice-no-jitter": candidate("practice, no jitter", PRACTICE, jitter_probability=0.0),
     "practice-views-4": candidate(
         "practice, mean of 3 views as target, half the updates", PRACTICE, target_views=4, epochs=1, min_updates=750
     ),
