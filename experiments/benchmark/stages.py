@@ -230,26 +230,30 @@ def _training(workload: Workload, network: CompiledNetwork) -> Training:
 def _train(workload: Workload, training: Training, network: CompiledNetwork) -> Lane:
     """A lane of training, each turn's state going into the next; it also measures what a turn costs the host."""
     state: Any = on_every_device(network.pretrain_state(SEED))
+    waited = 0.0
 
-    def turn(inputs: tuple[list[Batch], Hyper, list[Any]], waits: bool = True) -> Any:
+    def turn(inputs: tuple[list[Batch], Hyper, list[Any]]) -> Any:
         nonlocal state
         batches, hypers, calls = inputs
         under_way = UnderWay(training.update.frugal)
 
         def report(steps, metrics, rate):
+            nonlocal waited
+            begun = time.perf_counter()
             # As an epoch does: what is under way takes memory.
-            if waits:
-                under_way.add(metrics)
+            under_way.add(metrics)
+            waited += time.perf_counter() - begun
 
         state = training.update.train(state, iter(batches), hypers, iter(calls), report)
         return state
 
     def inspect() -> Numbers:
+        nonlocal waited
         dispatches = []
         for inputs in itertools.islice(itertools.cycle(training.inputs), _DISPATCHES):
-            begun = time.perf_counter()
-            result = turn(inputs, waits=False)
-            dispatches.append(time.perf_counter() - begun)
+            waited, begun = 0.0, time.perf_counter()
+            result = turn(inputs)
+            dispatches.append(time.perf_counter() - begun - waited)
             jax.block_until_ready(result)
         return {"dispatch_seconds_per_step": statistics.median(dispatches) / training.micro_steps}
 
