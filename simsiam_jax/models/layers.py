@@ -62,6 +62,26 @@ def _gelu_backward(x: Any, gradient: Any) -> tuple[Any]:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
+def dense(
+    features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: Callable[..., jax.Array],
+    dtype: Any,
+    name: str | None = None,
+) -> nn.Dense:
+    """A fully connected layer over the last axis.
+
+    Args:
+      features: Number of output channels.
+      use_bias: Whether to add a bias to each channel.
+      kernel_init: Initialisation of the weights.
+      dtype: Compute type; parameters are float32.
+      name: Name of the parameters.
+    """
+    return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, dot_general=cpu.dense_product, name=name)
+
+
 def conv(
     features: int,
     kernel: int,

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import conv, drop_path, gelu
+from simsiam_jax.models import cpu
+from simsiam_jax.models.layers import conv, dense, drop_path, gelu
 
 Initializer = Callable[..., jax.Array]
 
@@ -68,11 +69,11 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens dim"]:
         """Mixes the tokens."""
         dim = x.shape[-1]
-        qkv = nn.Dense(3 * dim, self.qkv_bias, self.dtype, kernel_init=self.kernel_init, name="qkv")(x)
+        qkv = dense(3 * dim, use_bias=self.qkv_bias, kernel_init=self.kernel_init, dtype=self.dtype, name="qkv")(x)
         q, k, v = rearrange(qkv, "batch token (qkv head dim) -> qkv batch token head dim", qkv=3, head=self.heads)
-        mixed = jax.nn.dot_product_attention(q, k, v)  # [batch, tokens, heads, dim / heads]
+        mixed = cpu.attend(q, k, v)  # [batch, tokens, heads, dim / heads]
         mixed = rearrange(mixed, "batch token head dim -> batch token (head dim)")
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(mixed)
+        return dense(dim, kernel_init=self.kernel_init, dtype=self.dtype, name="proj")(mixed)
 
 
 class Mlp(nn.Module):
@@ -92,9 +93,9 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "batch tokens dim"]) -> Float[Array, "batch tokens dim"]:
         """Maps each token by itself."""
         dim = x.shape[-1]
-        x = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=self.kernel_init, name="fc1")(x)
+        x = dense(self.hidden_dim, kernel_init=self.kernel_init, dtype=self.dtype, name="fc1")(x)
         x = gelu(x)
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=self.kernel_init, name="fc2")(x)
+        return dense(dim, kernel_init=self.kernel_init, dtype=self.dtype, name="fc2")(x)
 
 
 class Block(nn.Module):

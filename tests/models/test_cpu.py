@@ -220,3 +220,59 @@ def test_the_network_of_lax_takes_slow_paths_so_that_they_would_be_counted():
         found = _slow_paths(_compiled_gradient("paper32", 32))
     assert found["swapped"] >= 7  # three 3×3 convolutions on 2×2 maps, both ways, and the strided one's gradient
     assert found["scatters"] >= 1
+
+
+def _dense(rows, weights):
+    def of_a_view(rows):
+        return cpu.dense_product(rows, weights, (((rows.ndim - 1,), (0,)), ((), ())))
+
+    return jax.vmap(of_a_view)(rows)
+
+
+def _attention(queries, keys, values):
+    return jax.vmap(cpu.attend)(queries, keys, values)
+
+
+def _operands(*shapes, dtype=jnp.float32):
+    return [jax.random.normal(jax.random.key(number), shape).astype(dtype) for number, shape in enumerate(shapes)]
+
+
+def _of_lax(function):
+    def run(*operands):
+        with cpu.lax_form():
+            return function(*operands)
+
+    return run
+
+
+@pytest.mark.parametrize("between", [(), (5,), (3, 5)])
+def test_a_dense_layer_of_two_views_is_that_of_lax_in_value_and_gradient(between):
+    assert_same_value_and_gradients(_dense, _of_lax(_dense), *_operands((2, *between, 8), (8, 6)))
+
+
+def test_attention_of_two_views_is_jaxs_own_in_value_and_gradient():
+    assert_same_value_and_gradients(_attention, _of_lax(_attention), *_operands(*[(2, 3, 7, 4, 8)] * 3))
+
+
+def test_attention_and_dense_layers_in_bfloat16_are_jaxs_own():
+    tokens = _operands(*[(2, 3, 7, 4, 8)] * 3, dtype=jnp.bfloat16)
+    found, expected = (jax.jit(form)(*tokens) for form in (_attention, _of_lax(_attention)))
+    assert found.dtype == expected.dtype == jnp.bfloat16
+    np.testing.assert_allclose(*(np.asarray(each, np.float32) for each in (found, expected)), atol=0.02)
+    rows = _operands((2, 3, 8), (8, 6), dtype=jnp.bfloat16)
+    np.testing.assert_array_equal(*(np.asarray(jax.jit(form)(*rows), np.float32) for form in (_dense, _of_lax(_dense))))
+
+
+def _transpositions(function):
+    """Counts the transpositions in the compiled gradient of a function's square by its second argument."""
+
+    def gradient(rows, weights):
+        return jax.grad(lambda weights: jnp.sum(function(rows, weights) ** 2))(weights)
+
+    text = jax.jit(gradient).lower(*_operands((2, 16, 32, 64), (64, 48))).compile().as_text()
+    return len(re.findall(r" transpose\(", text))
+
+
+def test_the_gradient_of_dense_weights_transposes_nothing_on_a_cpu():
+    assert _transpositions(_dense) == 0
+    assert _transpositions(_of_lax(_dense)) > 0
