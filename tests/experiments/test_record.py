@@ -12,13 +12,14 @@ from simsiam_jax.report.page import write_report
 from tests.support.made_up import make_experiment, make_result, write_results
 
 HERE, NAMED = "folder:/home/someone/my photos", "folder:my photos"
+STARTS = {"none": "none", "own": HERE, "both": f"imagenet+{HERE}"}
 
 
 @pytest.fixture
 def workdir(tmp_path):
     """A run on a folder of images, with its report."""
-    made_on = [make_result(0, arm, pretrain=pretrain) for arm, pretrain in (("none", "none"), ("own", HERE))]
-    make_experiment(("none", "own"), dataset=HERE).write(tmp_path / "run")
+    made_on = [make_result(0, arm, pretrain=pretrain) for arm, pretrain in STARTS.items()]
+    make_experiment(tuple(STARTS), dataset=HERE).write(tmp_path / "run")
     write_results(tmp_path / "run", made_on)
     gather_results(tmp_path / "run")
     write_report(tmp_path / "run")
@@ -37,7 +38,7 @@ def test_a_recorded_run_has_all_numbers_and_no_path(workdir, tmp_path):
     assert [
         dataclasses.replace(each, pretrain=each.pretrain.replace(NAMED, HERE)) for each in read_results(folder)
     ] == (read_results(workdir))
-    assert {each.pretrain for each in read_results(folder)} == {"none", NAMED}
+    assert {each.pretrain for each in read_results(folder)} == {"none", NAMED, f"imagenet+{NAMED}"}
     for name in ("experiment.json", "results.jsonl", "report.md"):
         assert "/home" not in (folder / name).read_text()
     assert "/home" in (workdir / "results.jsonl").read_text()
