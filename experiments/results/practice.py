@@ -8,7 +8,13 @@ from simsiam_jax.report.collapse import ranks, spreads
 from simsiam_jax.report.seeds import paired_difference
 from simsiam_jax.report.words import OUTCOMES
 
-SEARCHES = tuple(f"search_recipe-{name}" for name in ("digits", "fashion_mnist", "solar_cells", "cifar10_jpeg"))
+# The runs of the search, and what each was about.
+SEARCHES = {
+    "search_recipe-digits": "Digits: the first candidates",
+    "search_recipe-fashion_mnist": "Fashion-MNIST",
+    "search_recipe-solar_cells": "Solar cells: is it the jitter?",
+    "search_recipe-cifar10_jpeg": "CIFAR-10 (JPEG copy)",
+}
 DEMOS = ("demo-small", *(f"demo-small-seed{first}" for first in (20, 40, 60, 80)))
 _KEY = ("linear", "validation")
 
@@ -54,13 +60,14 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
         "is judged by its worst seed too. Rank is the effective rank of the features, and beside it how many times "
         "that of the recipe `paper` on the same seeds. The spread of z is 1 where different images fill the sphere "
         "and 0 where all are one point. Candidates that fell behind on their first seed got no second "
-        "one, and time allowed one of `practice` on solar cells, where its probe lies below that of no pretraining; "
-        "`python -m experiments.search_recipe --dataset=NAME` runs all of them.",
+        "one; `python -m experiments.search_recipe --dataset=NAME` runs all of them. On solar cells the probe of `practice` "
+        "lies below that of no pretraining on both seeds, and above it on both without colour jitter: how dark a cell "
+        "is tells its defects, and features that jitter has made blind to it tell less.",
         "",
     ]
     for run in runs:
         lines += [
-            f"### {escape_markdown(run.dataset_words)}",
+            f"### {SEARCHES[run.name]}",
             "",
             "```",
             run.experiment.command,
