@@ -13,6 +13,7 @@ SEARCHES = {
     "search_recipe-digits": "Digits: the first candidates",
     "search_recipe-digits-finalists": "Digits: optimisers and views, five seeds of the finalists",
     "search_recipe-fashion_mnist": "Fashion-MNIST",
+    "search_recipe-fashion_mnist-optimisers": "Fashion-MNIST: optimisers, 1,500 updates",
     "search_recipe-solar_cells": "Solar cells: is it the jitter?",
     "search_recipe-cifar10_jpeg": "CIFAR-10 (JPEG copy)",
 }
