@@ -64,9 +64,9 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
         "and 0 where all are one point. Candidates that fell behind on their first seed got no second one; "
         "`python -m experiments.search_recipe --dataset=NAME` runs all of them. On solar cells the probe of "
         "`practice` lies below that of no pretraining on both seeds, and above it on both without colour jitter: how "
-        "dark a cell is tells its defects, and features that jitter has made blind to it tell less. On digits LARS, and "
-        "SGD at a high rate, beat the recipe's Adam by six to eight points and by eleven or more on the worst seed; on "
-        "Fashion-MNIST LARS is ahead by one. Neither is in the recipe yet.",
+        "dark a cell is tells its defects, and features that jitter has made blind to it tell less. On digits LARS "
+        "and SGD, at a rate that is high enough, beat the recipe's Adam by six to nine points, and by eleven or more "
+        "on the worst seed; on Fashion-MNIST LARS is ahead by one. Neither is in the recipe yet.",
         "",
     ]
     for run in runs:
