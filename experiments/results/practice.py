@@ -66,8 +66,8 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
         "`python -m experiments.search_recipe --dataset=NAME` runs all of them. On solar cells the probe of "
         "`practice` lies below that of no pretraining on both seeds, and above it on both without colour jitter: how "
         "dark a cell is tells its defects, and features that jitter has made blind to it tell less. EfficientNet-B0 "
-        "loses most by it: no setting of the optimiser, head or batch repairs its probe there, and no jitter gives back "
-        "twelve points. On digits LARS and SGD, at a rate that is high enough, beat the recipe's Adam by six to nine "
+        "loses most by it, on one seed: no setting of the optimiser, head or batch repairs its probe there, and views "
+        "without jitter give back twelve points. On digits LARS and SGD, at a rate that is high enough, beat the recipe's Adam by six to nine "
         "points, and by eleven or more on the worst seed; on Fashion-MNIST LARS is ahead by one. Neither is in the "
         "recipe yet.",
         "",
