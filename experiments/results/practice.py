@@ -62,14 +62,14 @@ def search_section(runs: Sequence[Recorded]) -> list[str]:
         "test images were not read. The probe learns from few labels and is a mean over 20 draws of them. A candidate "
         "is judged by its worst seed too. Rank is the effective rank of the features, and beside it how many times "
         "that of the recipe `paper` on the same seeds. The spread of z is 1 where different images fill the sphere "
-        "and 0 where all are one point. Candidates that fell behind on their first seed got no second one; "
-        "`python -m experiments.search_recipe --dataset=NAME` runs all of them. On solar cells the probe of "
-        "`practice` lies below that of no pretraining on both seeds, and above it on both without colour jitter: how "
-        "dark a cell is tells its defects, and features that jitter has made blind to it tell less. EfficientNet-B0 "
-        "loses most by it, on one seed: no setting of the optimiser, head or batch repairs its probe there, and views "
-        "without jitter give back twelve points. On digits LARS and SGD, at a rate that is high enough, beat the recipe's Adam by six to nine "
-        "points, and by eleven or more on the worst seed; on Fashion-MNIST LARS is ahead by one. Neither is in the "
-        "recipe yet.",
+        "and 0 where all are one point. Candidates that fell behind on their first seed got no second one; `python -m "
+        "experiments.search_recipe --dataset=NAME` runs all of them. On solar cells the probe of `practice` lies "
+        "below that of no pretraining on both seeds, and above it on both without colour jitter: how dark a cell is "
+        "tells its defects, and features that jitter has made blind to it tell less. EfficientNet-B0 loses most by "
+        "it, on one seed: no setting of the optimiser, head or batch repairs its probe there, and views without "
+        "jitter give back twelve points. On digits LARS and SGD, at a rate that is high enough, beat the recipe's "
+        "Adam by six to nine points, and by eleven or more on the worst seed; on Fashion-MNIST LARS is ahead by one. "
+        "Neither is in the recipe yet.",
         "",
     ]
     for run in runs:
