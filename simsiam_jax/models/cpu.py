@@ -157,26 +157,19 @@ def dense_product(
     rhs: jax.Array,
     dimension_numbers: Any,
     precision: Any = None,
-    preferred_element_type: Any = None,
 ) -> jax.Array:
-    """The product of all dense layers: `lax.dot_general`, or on a CPU a form whose gradients are faster.
+    """The product of a transformer's dense layers: `lax.dot_general`, or on a CPU a form whose gradients are faster.
 
     Args:
       lhs: Rows of any shape, [..., channels].
       rhs: Weights, [channels, features]; both float32, or `lax.dot_general` computes.
       dimension_numbers: As `lax.dot_general` takes them: the last axis of `lhs` with the first of `rhs`.
       precision: Precision of the products as in `lax.dot_general`.
-      preferred_element_type: Type of the sums as in `lax.dot_general`.
 
     Returns:
       [..., features].
     """
-    usual = functools.partial(
-        lax.dot_general,
-        dimension_numbers=dimension_numbers,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    usual = functools.partial(lax.dot_general, dimension_numbers=dimension_numbers, precision=precision)
     if lhs.dtype != jnp.float32 or rhs.dtype != jnp.float32:
         return usual(lhs, rhs)
     return on_cpu(functools.partial(product_of_rows, precision), usual, lhs, rhs)

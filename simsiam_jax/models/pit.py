@@ -9,7 +9,7 @@ import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import Array, Float, Key
 
-from simsiam_jax.models.layers import conv
+from simsiam_jax.models.layers import conv, dense
 from simsiam_jax.models.transformer import PYTORCH_DEFAULT, Block, PatchEmbed, resize_grid
 
 NORM_EPSILON = 1e-6
@@ -41,7 +41,7 @@ class Pooling(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(grid)
-        fc = nn.Dense(self.dim, dtype=self.dtype, kernel_init=PYTORCH_DEFAULT, name="fc")
+        fc = dense(self.dim, kernel_init=PYTORCH_DEFAULT, dtype=self.dtype, name="fc")
         return grid, fc(cls_tokens)
 
 
