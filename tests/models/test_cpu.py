@@ -96,6 +96,14 @@ def test_products_of_patches_are_the_convolution_in_value_and_gradient(size, ker
     assert_same_value_and_gradients(fast, of_lax, lhs, rhs)
 
 
+def _of_lax(function):
+    def run(*operands):
+        with cpu.lax_form():
+            return function(*operands)
+
+    return run
+
+
 def test_what_is_stored_is_the_same_to_the_bit():
     values = jnp.array([0.0, -0.0, 1.2e-38, -3.3e38, jnp.inf, -jnp.inf, jnp.nan, 0.1])
     np.testing.assert_array_equal(jax.jit(cpu.stored)(values), values)
@@ -115,11 +123,7 @@ def test_every_layer_is_its_convolution_of_lax_in_value_and_gradient(size, kerne
     def fast(image, kernel):
         return conv.apply({"params": {"kernel": kernel}}, image)
 
-    def of_lax(image, kernel):
-        with cpu.lax_form():
-            return conv.apply({"params": {"kernel": kernel}}, image)
-
-    assert_same_value_and_gradients(fast, of_lax, image, params["kernel"])
+    assert_same_value_and_gradients(fast, _of_lax(fast), image, params["kernel"])
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding", "groups"), _LAYERS)
@@ -235,14 +239,6 @@ def _attention(queries, keys, values):
 
 def _operands(*shapes, dtype=jnp.float32):
     return [jax.random.normal(jax.random.key(number), shape).astype(dtype) for number, shape in enumerate(shapes)]
-
-
-def _of_lax(function):
-    def run(*operands):
-        with cpu.lax_form():
-            return function(*operands)
-
-    return run
 
 
 @pytest.mark.parametrize("between", [(), (5,), (3, 5)])
