@@ -13,6 +13,7 @@ ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4}
 VIEWS_4 = {"target_views": 4, "epochs": 1, "min_updates": 750}
 SLOW = {"learning_rate": 1.5e-4, "warmup_epochs": 10.0}
+LARS = {"optimizer": "lars", "learning_rate": 0.5, "weight_decay": 1e-6}
 
 
 def candidate(label: str, of: Mapping[str, object] = PLAIN, /, **changes: object) -> Arm:
@@ -49,10 +50,11 @@ ARMS = {
     "practice-sgd-views-4": candidate(
         "practice, SGD 0.05, mean of 3 views as target, half the updates", PRACTICE, **SGD, **VIEWS_4
     ),
-    "practice-lars": candidate("practice, LARS 0.5", PRACTICE, optimizer="lars", learning_rate=0.5, weight_decay=1e-6),
+    "practice-lars": candidate("practice, LARS 0.5", PRACTICE, **LARS),
     "practice-crop-0.2": candidate("practice, crops from 0.2", PRACTICE, crop_scale=(0.2, 1.0)),
     "practice-jitter-half": candidate("practice, half the jitter", PRACTICE, brightness=0.2, contrast=0.2),
     "practice-no-jitter": candidate("practice, no jitter", PRACTICE, jitter_probability=0.0),
+    "practice-lars-no-jitter": candidate("practice, LARS 0.5, no jitter", PRACTICE, **LARS, jitter_probability=0.0),
     "practice-views-4": candidate("practice, mean of 3 views as target, half the updates", PRACTICE, **VIEWS_4),
     # What of `paper` narrows EfficientNet-B0 (--backbone=efficientnet_b0), one flag at a time.
     "paper-plain": candidate("paper, plain norm on z", PAPER, projector_output_norm="plain"),
