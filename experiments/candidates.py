@@ -44,6 +44,7 @@ ARMS = {
     "practice-sgd": candidate("practice, SGD 0.05", PRACTICE, **SGD),
     "practice-sgd-0.02": candidate("practice, SGD 0.02", PRACTICE, **{**SGD, "learning_rate": 0.02}),
     "practice-sgd-0.1": candidate("practice, SGD 0.1", PRACTICE, **{**SGD, "learning_rate": 0.1}),
+    "practice-sgd-0.2": candidate("practice, SGD 0.2", PRACTICE, **{**SGD, "learning_rate": 0.2}),
     "practice-sgd-predictor-1": candidate(
         "practice, SGD 0.05, predictor's rate × 1", PRACTICE, **SGD, predictor_rate=1.0
     ),
