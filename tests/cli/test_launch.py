@@ -13,9 +13,9 @@ from tests.support.launchers import launch, launch_in_one_process, refused
 # Launchers that are a command of `simsiam` too, whose help they show.
 COMMANDS = ("pretrain", "evaluate", "export", "report", "prepare_data")
 LAUNCHERS = (
-    *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_solar_cells", "table3_celeba"),
-    *("table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation", "search_recipe"),
-    *("own_images", *COMMANDS),
+    *("demo", "table1_fashion_mnist", "table1_cifar10", "table2_stl10", "table2_digits", "table3_celeba"),
+    *("table2_solar_cells", "table3_solar_attributes", "ablate_simsiam", "label_efficiency", "search_augmentation"),
+    *("search_recipe", "own_images", *COMMANDS),
 )
 KEPT_SMALL = ("--help", "--cached_size=12")
 OTHER_HELP = ("--help", "--preset=smoke", "--recipe=reference")

@@ -164,7 +164,7 @@ def test_flags_take_the_place_of_those_that_a_command_has():
 
 ASKING = (
     *("demo", "own_images", "label_efficiency", "ablate_simsiam", "table1_fashion_mnist", "table1_cifar10"),
-    *("table2_stl10", "table2_solar_cells", "table3_celeba", "table3_solar_attributes"),
+    *("table2_stl10", "table2_digits", "table2_solar_cells", "table3_celeba", "table3_solar_attributes"),
 )
 
 

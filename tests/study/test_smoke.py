@@ -59,6 +59,7 @@ LAUNCHERS = {
     "table2_solar_cells": Launcher(
         "solar_cells", 3, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)
     ),
+    "table2_digits": Launcher("digits", 2, WHOLE | {"figure3.png"}, flags=("--arms=resnet18-none,resnet18-in_domain",)),
     "table3_celeba": Launcher("celeb_a", 3, WHOLE, absent=NO_WEIGHTS, flags=(f"--arms={RESNET_ARMS}",)),
     "table1_cifar10": Launcher("cifar10", 3, WHOLE, flags=("--arms=none,random,in_domain",), exhaustive=False),
     "table1_fashion_mnist": Launcher("fashion_mnist", 3, WHOLE),
