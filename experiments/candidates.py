@@ -8,6 +8,7 @@ from simsiam_jax.study.definition import Arm
 PAPER = {"projector_dim": 512, "predictor_dim": 128, "learning_rate": 1e-3}
 PLAIN = {"projector_output_norm": "plain", "projector_dim": 512, "predictor_dim": 128, "learning_rate": 5e-4}
 FAST = {"predictor_rate": 10.0}
+# The recipe `practice` as it was with Adam, which "practice" means in these names. It has SGD 0.1 by now.
 PRACTICE = {**PLAIN, **FAST, "micro_batch_size": 64}
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4}
@@ -36,7 +37,7 @@ ARMS = {
     "predictor-10-1e-3": candidate("predictor's rate × 10, at 1e-3", **FAST, learning_rate=1e-3),
     "predictor-10-long": candidate("predictor's rate × 10, twice the updates", **FAST, min_updates=4440),
     # Larger batches and more updates with it, and other settings beside these.
-    "practice": candidate("practice: predictor's rate × 10, batches of 64", PRACTICE),
+    "practice": candidate("practice with Adam 5e-4: predictor's rate × 10, batches of 64", PRACTICE),
     "practice-long": candidate("practice, 2,160 updates", PRACTICE, min_updates=2160),
     "practice-head-2048": candidate("practice, head 2048/512", PRACTICE, projector_dim=2048, predictor_dim=512),
     "practice-warmup-10": candidate("practice, 10 epochs of warm-up", PRACTICE, warmup_epochs=10.0),

@@ -41,7 +41,7 @@ def test_the_method_of_practice_is_the_same_at_every_size(preset):
 def test_practice_trains_a_transformer_as_moco_v3_does(backbone):
     config = recipe_config("practice", dataset="digits", image_size=16, backbone=backbone)
     transformer = backbone.startswith(("vit", "pit"))
-    assert config.program.optimizer.name == ("adamw" if transformer else "adam")
+    assert config.program.optimizer.name == ("adamw" if transformer else "sgd")
     assert config.program.method.frozen_patch_embedding == transformer
     others = [recipe_config(name, dataset="digits", image_size=16, backbone=backbone) for name in RECIPES[:3]]
     assert not any(other.program.method.frozen_patch_embedding for other in others)
