@@ -97,6 +97,8 @@ def _candidates(run: Recorded) -> list[str]:
     spread = {found.arm.name: f"{found.mean:.2f}" for found in spreads(run.results, run.experiment)}
     measured = {found.arm.name: found for found in ranks(run.results, run.experiment)}
     none = run.scores["none"][_KEY].by_seed
+    paper = measured["paper"].trained if "paper" in measured else {}
+    untrained = next(iter(measured.values())).untrained
     for arm in run.experiment.arms:
         score = run.scores[arm.name].get(_KEY)
         if score is None:
@@ -104,12 +106,12 @@ def _candidates(run: Recorded) -> list[str]:
         difference = None if arm.name == "none" else paired_difference(score.by_seed, none)
         rank, share = NOTHING, NOTHING
         if arm.name in measured:
-            ours, paper = measured[arm.name].trained, measured["paper"].trained
+            ours = measured[arm.name].trained
             rank = f"{statistics.fmean(ours.values()):.1f}"
             common = sorted(ours.keys() & paper.keys())
             share = f"{statistics.fmean(ours[seed] / paper[seed] for seed in common):.1f}" if common else NOTHING
         elif arm.name == "none":
-            rank = f"{statistics.fmean(measured['paper'].untrained.values()):.1f}"
+            rank = f"{statistics.fmean(untrained.values()):.1f}"
         cells = [escape_markdown(arm.words), str(len(score.by_seed)), score_text(score)]
         cells += [f"{min(score.by_seed.values()):.2f}", interval_text(difference) if difference else NOTHING]
         lines.append(f"| {' | '.join([*cells, rank, share, spread.get(arm.name, NOTHING)])} |")
