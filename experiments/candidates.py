@@ -56,6 +56,9 @@ ARMS = {
     "practice-crop-0.2": candidate("practice, crops from 0.2", PRACTICE, crop_scale=(0.2, 1.0)),
     "practice-jitter-half": candidate("practice, half the jitter", PRACTICE, brightness=0.2, contrast=0.2),
     "practice-no-jitter": candidate("practice, no jitter", PRACTICE, jitter_probability=0.0),
+    "practice-sgd-0.1-no-jitter": candidate(
+        "practice, SGD 0.1, no jitter", PRACTICE, **{**SGD, "learning_rate": 0.1}, jitter_probability=0.0
+    ),
     "practice-lars-no-jitter": candidate("practice, LARS 0.5, no jitter", PRACTICE, **LARS, jitter_probability=0.0),
     "practice-views-4": candidate("practice, mean of 3 views as target, half the updates", PRACTICE, **VIEWS_4),
     # What of `paper` narrows EfficientNet-B0 (--backbone=efficientnet_b0), one flag at a time.
