@@ -141,11 +141,12 @@ def ranks(results: Sequence[Result], experiment: Experiment) -> list[Ranks]:
     return found
 
 
-def rank_sentence(found: Sequence[Ranks]) -> str:
+def rank_sentence(found: Sequence[Ranks], *, recipe: object = None) -> str:
     """Whether any pretraining lost dimensions, with numbers and what to try; "" where no rank is known.
 
     Args:
       found: The effective ranks of each arm, from `ranks`.
+      recipe: Name of the run's recipe, where it is known: `practice` is not advised to a run that has it.
     """
     if not found:
         return ""
@@ -154,10 +155,12 @@ def rank_sentence(found: Sequence[Ranks]) -> str:
         said = "; ".join(f"“{each.arm.title}” {each.change}" for each in found)
         return f"No pretraining lost dimensions: effective rank of the features before → after: {said}."
     words = "; ".join(f"“{each.arm.title}” {each.flag} (effective rank of the features {each.change})" for each in lost)
+    tries = ["a lower learning rate", "more updates"]
+    if recipe != "practice":
+        tries.append("a head whose last batch norm has no scale and bias (--recipe=practice)")
     return (
         f"{words}. Dimensions are lost where the rank ends below {LOST_BELOW:g} of the untrained network's. "
-        "Try a lower learning rate, more updates, or a head whose last batch norm has no scale and bias "
-        "(--recipe=practice)."
+        f"Try one of these: {', '.join(tries)}."
     )
 
 

@@ -281,7 +281,7 @@ def summarise(results: Sequence[Result], experiment: Experiment, failures: Seque
         paper_source=experiment.paper_source if any(arm.published for arm in experiment.arms) else None,
         form=paper_form(results, experiment, failed),
         collapse=collapse_sentence(ended, experiment),
-        dimensions=rank_sentence(directions),
+        dimensions=rank_sentence(directions, recipe=experiment.config.get("recipe")),
         compared=compared,
         planned=column,
         alpha=0.05 if experiment.plan is None else experiment.plan.alpha,

@@ -161,7 +161,7 @@ def _practice(config: Config) -> Config:
     """SimSiam for small data and few updates, found by `experiments.search_recipe`; its equations are unchanged.
 
     The rule: a predictor that learns ten times as fast as the rest, which keeps the features' dimensions; SGD with
-    momentum at a high rate, 0.1 for batches of 64; a projector that ends in a norm without scale and bias; batches of
+    momentum at a high rate, 0.1; a projector that ends in a norm without scale and bias; batches of
     64 without accumulation, and at least 1,500 updates however few the images are. Transformers get AdamW, a low rate,
     a long warm-up and a patch embedding that stays as it was drawn (MoCo v3, arXiv 2104.02057, section 4).
     """
@@ -170,7 +170,7 @@ def _practice(config: Config) -> Config:
         optimizer, schedule = OptimizerConfig("adamw", weight_decay=0.1), ScheduleConfig(1.5e-4, warmup_epochs=10.0)
     else:
         optimizer = OptimizerConfig("sgd", weight_decay=5e-4)
-        schedule = ScheduleConfig(0.4, scaling_batch="effective", warmup_epochs=2.0)
+        schedule = ScheduleConfig(0.1, warmup_epochs=2.0)
     return dataclasses.replace(
         config,
         program=dataclasses.replace(

@@ -244,6 +244,10 @@ def test_lost_dimensions_are_flagged_with_their_numbers_beside_a_collapse():
     assert lost.rows[1].flag == "lost dimensions in 2 of 3 seeds"
     assert "“own” lost dimensions in 2 of 3 seeds (effective rank of the features 12.5 → 5.3)" in lost.dimensions
     assert "--recipe=practice" in lost.dimensions
+    advised = summarise(
+        make_ends("own", **ranks), make_experiment(("none", "own"), ("knn",), config={"recipe": "practice"})
+    )
+    assert advised.dimensions.endswith("Try one of these: a lower learning rate, more updates.")
     assert "No pretraining collapsed" in lost.collapse
     both = summarise(make_ends("own", z_spread=[0.02, 0.9, 0.9], **ranks), experiment)
     assert both.rows[1].flag == "collapsed in 1 of 3 seeds, lost dimensions in 2 of 3 seeds"
