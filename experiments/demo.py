@@ -5,7 +5,7 @@ images, and pretraining on the digits without their labels. Each is evaluated wi
 draws of them. Seeds are added until the linear probe decides whether the digits helped.
 
 Command: python -m experiments.demo      (or `make demo`, which installs everything first)
-Cost: about 4 minutes (5 with the installation) for three seeds on two CPU cores, and 2 GB of memory; no download.
+Cost: about 3 minutes (4 with the installation) for three seeds on two CPU cores, and 2 GB of memory; no download.
 """
 
 from simsiam_jax.cli.comparison import Comparison

@@ -12,6 +12,8 @@ from simsiam_jax.report.words import OUTCOMES
 SEARCHES = {
     "search_recipe-digits": "Digits: the first candidates",
     "search_recipe-digits-finalists": "Digits: optimisers and views, five seeds of the finalists",
+    "search_recipe-digits-rates": "Digits: the rate of SGD, five seeds",
+    "search_recipe-digits-efficientnet_b0": "Digits with EfficientNet-B0",
     "search_recipe-fashion_mnist": "Fashion-MNIST",
     "search_recipe-fashion_mnist-optimisers": "Fashion-MNIST: optimisers, 1,500 updates",
     "search_recipe-solar_cells": "Solar cells: is it the jitter?",
@@ -33,8 +35,8 @@ def demo_section(runs: Sequence[Recorded]) -> list[str]:
         "",
         "Each line is a whole run of `make demo` with seeds of its own; its settings were chosen on validation images, "
         "with seeds from 100 on. The answer is that of the primary comparison: the linear probe on test images, digits "
-        "pretraining against none. The first run had two cores for itself; beside the others much else ran, so their "
-        "minutes say little, and their budget was raised.",
+        "pretraining against none. The first run had two cores. Each of the others had one, beside other work, and a "
+        "larger budget in case that it needed it.",
         "",
         "| command | answer | difference in points (95 %) | seeds | minutes |",
         "|---|---|---:|---:|---:|",
