@@ -112,8 +112,8 @@ GREY_VIEWS = {"saturation": 0.0, "hue": 0.0, "greyscale_probability": 0.0}
 # (experiments/search_augmentation.py, experiments/results/search_augmentation-*).
 SEARCHED_VIEWS = {"crop_scale": (0.5, 1.0), "flip_probability": 0.0} | GREY_VIEWS
 # How dark a solar cell is tells its defects, and features that jitter makes blind to it tell less: on validation images
-# the probe lies above that of no pretraining on both seeds without jitter, and with it not (experiments/search_recipe.py,
-# experiments/results/search_recipe-solar_cells*).
+# the probe lies above that of no pretraining on both seeds without jitter, and not with it
+# (experiments/search_recipe.py, experiments/results/search_recipe-solar_cells*).
 SOLAR_VIEWS = SEARCHED_VIEWS | {"jitter_probability": 0.0}
 # A mirrored digit is no digit, and a fifth of an 8×8 image is 3 to 4 pixels wide.
 DIGIT_VIEWS = {"crop_scale": (0.4, 1.0), "flip_probability": 0.0}
