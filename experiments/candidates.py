@@ -12,6 +12,7 @@ FAST = {"predictor_rate": 10.0}
 PRACTICE = {**PLAIN, **FAST, "micro_batch_size": 64}
 ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4}
+FAST_SGD = {**SGD, "learning_rate": 0.1}
 VIEWS_4 = {"target_views": 4, "epochs": 1, "min_updates": 750}
 SLOW = {"learning_rate": 1.5e-4, "warmup_epochs": 10.0}
 LARS = {"optimizer": "lars", "learning_rate": 0.5, "weight_decay": 1e-6}
@@ -44,7 +45,7 @@ ARMS = {
     "practice-adamw": candidate("practice, AdamW, decay 0.1", PRACTICE, **ADAMW),
     "practice-sgd": candidate("practice, SGD 0.05", PRACTICE, **SGD),
     "practice-sgd-0.02": candidate("practice, SGD 0.02", PRACTICE, **{**SGD, "learning_rate": 0.02}),
-    "practice-sgd-0.1": candidate("practice, SGD 0.1", PRACTICE, **{**SGD, "learning_rate": 0.1}),
+    "practice-sgd-0.1": candidate("practice, SGD 0.1", PRACTICE, **FAST_SGD),
     "practice-sgd-0.2": candidate("practice, SGD 0.2", PRACTICE, **{**SGD, "learning_rate": 0.2}),
     "practice-sgd-predictor-1": candidate(
         "practice, SGD 0.05, predictor's rate × 1", PRACTICE, **SGD, predictor_rate=1.0
@@ -57,7 +58,7 @@ ARMS = {
     "practice-jitter-half": candidate("practice, half the jitter", PRACTICE, brightness=0.2, contrast=0.2),
     "practice-no-jitter": candidate("practice, no jitter", PRACTICE, jitter_probability=0.0),
     "practice-sgd-0.1-no-jitter": candidate(
-        "practice, SGD 0.1, no jitter", PRACTICE, **{**SGD, "learning_rate": 0.1}, jitter_probability=0.0
+        "practice, SGD 0.1, no jitter", PRACTICE, **FAST_SGD, jitter_probability=0.0
     ),
     "practice-lars-no-jitter": candidate("practice, LARS 0.5, no jitter", PRACTICE, **LARS, jitter_probability=0.0),
     "practice-views-4": candidate("practice, mean of 3 views as target, half the updates", PRACTICE, **VIEWS_4),

@@ -4,7 +4,7 @@ The paper's numbers are STL-10's. Here 1,197 digits of 8×8 pixels are pretraine
 each class are learned from. ImageNet weights are not asked for: they belong to stems and patches of larger images.
 
 Command: python -m experiments.table2_digits                    (`--dry_run` says how long it takes here)
-Cost: about half an hour a seed on two CPU cores, most of it ViT-S. Data: comes with scikit-learn.
+Cost: about 20 minutes a seed on two CPU cores, most of it ViT-S. Data: comes with scikit-learn.
 """
 
 from experiments.table2_stl10 import ARMS, LAYOUT

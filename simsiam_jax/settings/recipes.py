@@ -161,29 +161,25 @@ def _practice(config: Config) -> Config:
     """SimSiam for small data and few updates, found by `experiments.search_recipe`; its equations are unchanged.
 
     The rule: a predictor that learns ten times as fast as the rest, which keeps the features' dimensions; SGD with
-    momentum at a high rate, 0.1; a projector that ends in a norm without scale and bias; batches of
-    64 without accumulation, and at least 1,500 updates however few the images are. Transformers get AdamW, a low rate,
-    a long warm-up and a patch embedding that stays as it was drawn (MoCo v3, arXiv 2104.02057, section 4).
+    momentum at a high rate, 0.1; a projector that ends in a norm without scale and bias; batches of 64 without
+    accumulation, and at least 1,500 updates however few the images are. Transformers get AdamW, a low rate, a long
+    warm-up and a patch embedding that stays as it was drawn (MoCo v3, arXiv 2104.02057, section 4).
     """
     transformer = config.program.backbone.name in _TRANSFORMERS
-    if transformer:
-        optimizer, schedule = OptimizerConfig("adamw", weight_decay=0.1), ScheduleConfig(1.5e-4, warmup_epochs=10.0)
-    else:
-        optimizer = OptimizerConfig("sgd", weight_decay=5e-4)
-        schedule = ScheduleConfig(0.1, warmup_epochs=2.0)
+    optimizer, decay, rate, warmup = ("adamw", 0.1, 1.5e-4, 10.0) if transformer else ("sgd", 5e-4, 0.1, 2.0)
     return dataclasses.replace(
         config,
         program=dataclasses.replace(
             config.program,
             head=HeadConfig(projector_dim=512, projector_output_norm="plain", predictor_dim=128),
             method=MethodConfig(predictor_rate=10.0, frozen_patch_embedding=transformer),
-            optimizer=optimizer,
+            optimizer=OptimizerConfig(optimizer, weight_decay=decay),
             accumulation=1,
         ),
         pretrain=dataclasses.replace(
             config.pretrain,
             min_updates=1500,
             micro_batch_size=64,
-            schedule=dataclasses.replace(schedule, schedule="cosine"),
+            schedule=ScheduleConfig(rate, warmup_epochs=warmup, schedule="cosine"),
         ),
     )
