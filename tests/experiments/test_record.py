@@ -1,10 +1,11 @@
-"""A recorded run says what the run says, and nothing of the machine's folders."""
+"""A recorded run says what the run says, and nothing of the machine's folders; and it can be taken up again."""
 
 import dataclasses
 
 import pytest
 
 from experiments.results.record import record
+from experiments.results.restore import restore
 from simsiam_jax.errors import InputError
 from simsiam_jax.records.experiment import read_experiment
 from simsiam_jax.records.results import gather_results, read_results
@@ -48,3 +49,21 @@ def test_a_run_without_a_report_is_refused(workdir, tmp_path):
     (workdir / "report" / "report.md").unlink()
     with pytest.raises(InputError, match=r"report\.md is missing: run simsiam report "):
         record(workdir, "mine", root=tmp_path / "results")
+
+
+def test_a_restored_run_has_every_number_of_its_record(workdir, tmp_path):
+    folder = record(workdir, "mine", root=tmp_path / "results")
+    again = tmp_path / "again"
+    assert restore("mine", again, root=tmp_path / "results") == len(list(workdir.glob("*/seed-*/*/result.json"))) > 0
+    assert read_experiment(again) == read_experiment(folder)
+    gather_results(again)
+    assert read_results(again) == read_results(folder)
+    assert (again / "results.jsonl").read_bytes() == (folder / "results.jsonl").read_bytes()
+
+
+def test_only_a_recorded_run_is_restored_and_only_into_an_empty_folder(workdir, tmp_path):
+    record(workdir, "mine", root=tmp_path / "results")
+    with pytest.raises(InputError, match="'other' names no recorded run"):
+        restore("other", tmp_path / "again", root=tmp_path / "results")
+    with pytest.raises(InputError, match="is not empty: give the name of a new folder"):
+        restore("mine", workdir, root=tmp_path / "results")
