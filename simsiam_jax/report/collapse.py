@@ -155,13 +155,22 @@ def rank_sentence(found: Sequence[Ranks], *, recipe: object = None) -> str:
         said = "; ".join(f"“{each.arm.title}” {each.change}" for each in found)
         return f"No pretraining lost dimensions: effective rank of the features before → after: {said}."
     words = "; ".join(f"“{each.arm.title}” {each.flag} (effective rank of the features {each.change})" for each in lost)
+    return (
+        f"{words}. Dimensions are lost where the rank ends below {LOST_BELOW:g} of the untrained network's. "
+        f"{rank_advice(recipe)}"
+    )
+
+
+def rank_advice(recipe: object) -> str:
+    """What to try where pretraining lost dimensions, as a sentence.
+
+    Args:
+      recipe: Name of the run's recipe; None where it is not known. `practice` is not advised to a run that has it.
+    """
     tries = ["a lower learning rate", "more updates"]
     if recipe != "practice":
         tries.append("a head whose last batch norm has no scale and bias (--recipe=practice)")
-    return (
-        f"{words}. Dimensions are lost where the rank ends below {LOST_BELOW:g} of the untrained network's. "
-        f"Try one of these: {', '.join(tries)}."
-    )
+    return f"Try one of these: {', '.join(tries)}."
 
 
 def flags(found: Sequence[Spread], measured: Sequence[Ranks]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from simsiam_jax.files import digest, one_line, read_sealed, write_sealed
 from simsiam_jax.metrics import Numbers, effective_rank, headline_score, z_spread
 from simsiam_jax.records.experiment import STAGES
 from simsiam_jax.records.results import RESULT_FILE, StageResult, read_stage_result
-from simsiam_jax.report.collapse import LOST_BELOW
+from simsiam_jax.report.collapse import LOST_BELOW, rank_advice
 from simsiam_jax.report.words import STAGE_WORDS
 from simsiam_jax.settings.schema import Config
 from simsiam_jax.settings.values import to_dict
@@ -239,7 +239,7 @@ class RankWatch:
       from_epoch: Epochs before which nothing is said: the rank falls at first, and recovers in a good run.
     """
 
-    def __init__(self, unit: Unit, *, from_epoch: float):
+    def __init__(self, unit: Unit, *, from_epoch: float | int):
         self._unit, self._from_epoch = unit, from_epoch
         self._warned = False
 
@@ -257,12 +257,12 @@ class RankWatch:
             return
         self._warned = True
         logging.warning(
-            "%s: the features lose dimensions (effective rank %.1f after %d epochs, %.1f before training): try a lower "
-            "--learning_rate, more updates or --recipe=practice",
+            "%s: the features lose dimensions (effective rank %.1f after %d epochs, %.1f before training). %s",
             self._unit.title,
             rank,
             epoch,
             self._untrained,
+            rank_advice(self._unit.config.recipe),
         )
 
 
