@@ -11,7 +11,7 @@ from experiments.table1_cifar10 import ARMS, FULL, LAYOUT, QUARTER
 from simsiam_jax.cli.comparison import Comparison
 from simsiam_jax.settings.recipes import PRESETS
 
-SMALL = {**QUARTER, "pretrain_images": 10_000, "labels_per_class": 10}
+SMALL = {**QUARTER, "pretrain_images": 10_000, "labels_per_class": 10, "finetune_label_draws": 10}
 
 if __name__ == "__main__":
     Comparison(
