@@ -252,7 +252,8 @@ np.savez(sys.argv[4], params=np.concatenate(leaves), loss=metrics["loss"], read=
 """
 
 
-@pytest.mark.slow
+# That two hosts train as one does is tested of whole studies in CI (study/test_hosts.py).
+@pytest.mark.exhaustive
 def test_two_hosts_read_half_the_images_each_and_train_as_one_does(tmp_path):
     address = free_address()
 

@@ -9,7 +9,7 @@ from tests.faults import trials
 
 # So many signals are sent where all of it runs (`make test-faults`), in trials of a few each.
 ALL = dict(zip(trials.CODES, map(int, os.environ.get("SIMSIAM_FAULTS", "100,40,40").split(",")), strict=True))
-SAMPLE = {signal.SIGKILL: 2, signal.SIGINT: 1, signal.SIGTERM: 1}
+SAMPLE = {signal.SIGKILL: 2, signal.SIGINT: 1}
 PER_TRIAL = 5
 # Trials of runs of two processes, of three signals each.
 TWO = {number: max(1, count // 20) for number, count in ALL.items()}

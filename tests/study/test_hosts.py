@@ -77,7 +77,7 @@ def two(base):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [4, 1])
+@pytest.mark.parametrize("devices", [4, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_two_processes_train_and_measure_as_one_does(base, two, devices):
     measured, trained = two
     alone, trained_alone = _run(base, f"one-{devices}", processes=1, devices=devices)

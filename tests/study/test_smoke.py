@@ -41,7 +41,7 @@ class Launcher(NamedTuple):
 
 
 # The longest first. Of the launchers whose backbones another one has compiled, ResNet-18 is enough. CI runs one of each
-# kind: classes and attributes, official archives and a package, the ablation, the search.
+# kind: classes and attributes, official archives and a package, the ablation.
 LAUNCHERS = {
     "table2_stl10": Launcher("stl10", 12, WHOLE | {"figure3.png"}, absent=NO_WEIGHTS),
     # That every setting reaches the program is test_programs.py's.
@@ -82,7 +82,6 @@ LAUNCHERS = {
             "--dataset=fashion_mnist",
             "--arms=none,practice-lars",
         ),
-        exhaustive=False,
     ),
 }
 
