@@ -45,7 +45,8 @@ def keep_freed_memory() -> None:
 
     XLA allocates hundreds of megabytes for a step on a CPU and frees them after it. Given back each time, the system
     clears every page anew at the next step: a fifth of a ResNet-18 step's processor time. Does nothing where another
-    C library or allocator serves, or where MALLOC_ variables or GLIBC_TUNABLES say what the user wants.
+    C library or allocator serves, or where MALLOC_ variables or GLIBC_TUNABLES say what the user wants. It must come
+    before other threads allocate: the regions that glibc made for them go on giving large blocks back.
     """
     if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
         return
