@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# A thread that allocates before `configure`, as those of libraries do, takes 128 MiB and frees them three times after it.
+# A thread that allocates before `configure`, as those of libraries do, takes 128 MiB and frees them thrice after it.
 _COMMAND = """
 import simsiam_jax.cli.guard
 import ctypes
