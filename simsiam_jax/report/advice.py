@@ -115,13 +115,17 @@ def _use(asked: Asked, experiment: Experiment) -> list[Step]:
 
 
 def _repair(asked: Asked, experiment: Experiment) -> list[Step]:
-    """Another recipe or rate, where a pretraining collapsed or lost dimensions."""
-    faulty = [row for row, _ in asked if row.flag is not None]
+    """Another recipe or rate, where a pretraining collapsed or lost dimensions.
+
+    Where `practice` helped all the same there is none: half its rate was no better (experiments/results/README.md).
+    """
+    small = _value(experiment, "recipe") == "practice"
+    faulty = [row for row, decision in asked if row.flag is not None and not (small and decision.outcome == "helped")]
     if not faulty:
         return []
     reason = f"“{faulty[0].label}” {faulty[0].flag}"
     rate = _value(experiment, "learning_rate")
-    if _value(experiment, "recipe") != "practice":
+    if not small:
         words = "Pretrain with the recipe for small data"
         return [Step(words, reason, _another(experiment, "practice", recipe="practice"))]
     if not isinstance(rate, int | float):

@@ -130,6 +130,9 @@ def test_a_damaged_pretraining_is_to_be_repaired():
     assert step.command == "python -m experiments.demo --recipe=practice --workdir=runs/demo-practice"
     step = steps_for(UNDECIDED, extra=lost, config={**CONFIG, "recipe": "practice"})[0]
     assert step.command == "python -m experiments.demo --learning_rate=0.0005 --workdir=runs/demo-lower-rate"
+    helped = steps_for(HELPED, extra=lost, config={**CONFIG, "recipe": "practice"})
+    assert not any("--learning_rate" in (step.command or "") for step in helped)
+    assert any("--recipe=practice" in (step.command or "") for step in steps_for(HELPED, extra=lost))
 
 
 def test_few_images_are_to_be_more_where_pretraining_helped():
