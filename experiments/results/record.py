@@ -6,6 +6,7 @@ Command: python -m experiments.results.record WORKDIR NAME      (then python -m 
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from simsiam_jax.errors import require
 from simsiam_jax.files import unsealed, write_sealed, write_sealed_lines, write_whole
 from simsiam_jax.records.experiment import EXPERIMENT_FILE, read_experiment
 from simsiam_jax.records.results import RESULTS_FILE, read_results
+from simsiam_jax.report.page import write_report
 from simsiam_jax.terminal import say
 
 REPORT = "report.md"
@@ -28,7 +30,7 @@ def record(workdir: Path, name: str, *figures: str, root: Path = RESULTS) -> Pat
     """Copies what a run's numbers can be read from, without paths of this machine.
 
     Args:
-      workdir: The run's folder, with its report.
+      workdir: The run's folder, with its report where figures are asked for.
       name: Name of the new folder.
       *figures: Names of figures of the report that a README shows.
       root: Folder that the new one is made in.
@@ -37,26 +39,26 @@ def record(workdir: Path, name: str, *figures: str, root: Path = RESULTS) -> Pat
       The new folder.
 
     Raises:
-      InputError: If the run has no report, or one of its files is damaged.
+      InputError: If a figure is missing, or one of the run's files is damaged.
     """
     workdir, folder = Path(workdir), root / name
     # They say what is damaged, if anything is.
     read_experiment(workdir)
     read_results(workdir)
-    report = workdir / "report"
-    for needed in (REPORT, *figures):
-        require((report / needed).exists(), f"{report / needed} is missing: run simsiam report {workdir}")
+    for needed in figures:
+        made = workdir / "report" / needed
+        require(made.exists(), f"{made} is missing: run simsiam report {workdir}")
     folder.mkdir(parents=True, exist_ok=True)
     asked = unsealed(json.loads((workdir / EXPERIMENT_FILE).read_bytes()))
     lines = [unsealed(json.loads(line)) for line in (workdir / RESULTS_FILE).read_bytes().splitlines()]
     write_sealed(folder / EXPERIMENT_FILE, without_paths(asked))
     write_sealed_lines(folder / RESULTS_FILE, map(without_paths, lines))
-    words = (report / REPORT).read_text()
-    for each in _texts([asked, lines]):
-        words = words.replace(each, without_paths(each))
-    write_whole(folder / REPORT, words.encode())
     for figure in figures:
-        write_whole(folder / figure, (report / figure).read_bytes())
+        write_whole(folder / figure, (workdir / "report" / figure).read_bytes())
+    # Of the recorded numbers alone, so that it has no word of curves, whose logs are not recorded.
+    with tempfile.TemporaryDirectory() as report:
+        write_report(folder, Path(report))
+        write_whole(folder / REPORT, (Path(report) / REPORT).read_bytes())
     return folder
 
 
@@ -72,13 +74,6 @@ def without_paths(values: Any) -> Any:
         if found and (not before or before.endswith("+")):
             return f"{before}{FOLDER}{Path(path).name}"
     return values
-
-
-def _texts(values: Any) -> set[str]:
-    """Every text of plain values that `without_paths` changes."""
-    if isinstance(values, dict | list):
-        return set().union(*map(_texts, values.values() if isinstance(values, dict) else values))
-    return {values} if without_paths(values) != values else set()
 
 
 def main(workdir: str, name: str) -> None:

@@ -45,10 +45,18 @@ def test_a_recorded_run_has_all_numbers_and_no_path(workdir, tmp_path):
     assert "/home" in (workdir / "results.jsonl").read_text()
 
 
-def test_a_run_without_a_report_is_refused(workdir, tmp_path):
-    (workdir / "report" / "report.md").unlink()
-    with pytest.raises(InputError, match=r"report\.md is missing: run simsiam report "):
-        record(workdir, "mine", root=tmp_path / "results")
+def test_its_report_is_one_of_the_recorded_numbers_and_names_no_log(workdir, tmp_path):
+    report = next(workdir.rglob("finetune")) / "metrics.jsonl"
+    assert f"{report.relative_to(workdir)}: there is none" in (workdir / "report" / "report.md").read_text()
+    recorded = (record(workdir, "mine", root=tmp_path / "results") / "report.md").read_text()
+    assert ".jsonl" not in recorded
+    assert "| none |" in recorded
+
+
+def test_a_run_without_the_figure_is_refused(workdir, tmp_path):
+    (workdir / "report" / "accuracy.png").unlink()
+    with pytest.raises(InputError, match=r"accuracy\.png is missing: run simsiam report "):
+        record(workdir, "mine", "accuracy.png", root=tmp_path / "results")
 
 
 def test_a_restored_run_has_every_number_of_its_record(workdir, tmp_path):
