@@ -46,8 +46,8 @@ def test_a_recorded_run_has_all_numbers_and_no_path(workdir, tmp_path):
 
 
 def test_its_report_is_one_of_the_recorded_numbers_and_names_no_log(workdir, tmp_path):
-    report = next(workdir.rglob("finetune")) / "metrics.jsonl"
-    assert f"{report.relative_to(workdir)}: there is none" in (workdir / "report" / "report.md").read_text()
+    log = next(workdir.rglob("finetune")) / "metrics.jsonl"
+    assert f"{log.relative_to(workdir)}: there is none" in (workdir / "report" / "report.md").read_text()
     recorded = (record(workdir, "mine", root=tmp_path / "results") / "report.md").read_text()
     assert ".jsonl" not in recorded
     assert "| none |" in recorded
